@@ -1,0 +1,1 @@
+"""What joins vision to a language model: connectors, language backbones, vision-language models."""

@@ -1,0 +1,1 @@
+"""Benchmarks, comparisons and their reports."""

@@ -1,0 +1,1 @@
+"""Recipes: one short module each, with configurations beside."""

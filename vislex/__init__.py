@@ -1,0 +1,42 @@
+"""vislex: join any vision encoder, connector, language model and caption decoder, and see whether it was worth it.
+
+Importing this package loads neither torch nor transformers; the public names are imported when first used.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+__version__ = "0.1.0"
+
+_PUBLIC = {
+    "Captioner": "vislex.captioner",
+    "EncoderSpec": "vislex.specs",
+    "Grid": "vislex.specs",
+    "VisionTokens": "vislex.specs",
+    "VislexError": "vislex.errors",
+    "create_encoder": "vislex.encoders.factory",
+    "create_image_processor": "vislex.processing",
+    "list_encoders": "vislex.listing",
+    "list_decoders": "vislex.listing",
+    "list_connectors": "vislex.listing",
+    "list_recipes": "vislex.listing",
+    "list_scorers": "vislex.listing",
+    "list_suites": "vislex.listing",
+}
+_MODULES = ("data", "metrics")
+
+__all__ = sorted([*_PUBLIC, *_MODULES, "__version__"])
+
+
+def __getattr__(name: str) -> Any:
+    if name in _PUBLIC:
+        return getattr(importlib.import_module(_PUBLIC[name]), name)
+    if name in _MODULES:
+        return importlib.import_module(f"vislex.{name}")
+    raise AttributeError(f"module 'vislex' has no attribute '{name}'")
+
+
+def __dir__() -> list[str]:
+    return __all__

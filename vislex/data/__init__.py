@@ -1,0 +1,1 @@
+"""Data sets with one schema a task, and safe readers of images and JSONL."""

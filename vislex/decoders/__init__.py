@@ -1,0 +1,1 @@
+"""Caption decoders: ``VisionTokens`` to token ids."""

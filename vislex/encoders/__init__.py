@@ -1,0 +1,1 @@
+"""Vision encoders: pixels to ``VisionTokens``."""

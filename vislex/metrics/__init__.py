@@ -1,0 +1,1 @@
+"""Scorers; every scorer has an id and a version."""

@@ -60,6 +60,6 @@ class MissingDependencyError(VislexError, ImportError):
 
 
 def did_you_mean(given: str, allowed: Iterable[str], *, limit: int = 3) -> str:
-    """Ends a sentence: ``"; did you mean 'a' or 'b'?"`` for the names nearest to ``given``, or ``"."`` when none is near."""
+    """Ends a sentence: ``"; did you mean 'a'?"`` for the names nearest to ``given``, ``"."`` when none is near."""
     near = difflib.get_close_matches(given, sorted(allowed), n=limit, cutoff=0.6)
     return "; did you mean " + " or ".join(repr(name) for name in near) + "?" if near else "."

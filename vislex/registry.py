@@ -75,8 +75,8 @@ class Registry:
         """
         if taken := self._entries.get(name):
             raise DuplicateNameError(
-                f"{self.kind}: '{name}' from {origin} ({target}) is already registered by {taken.origin} ({taken.target}); "
-                "choose another name"
+                f"{self.kind}: '{name}' from {origin} ({target}) is already registered by {taken.origin} "
+                f"({taken.target}); choose another name"
             )
         entry = Entry(name, target, summary, options, origin)
         self._entries[name] = entry

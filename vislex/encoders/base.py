@@ -20,7 +20,8 @@ class VisionEncoderConfig(PreTrainedConfig):
         name: Name under which the encoder was created, e.g. "timm:vit_small_patch16_224" or "siglip-tiny".
         spec: ``EncoderSpec.to_dict()``.
         source: Where the weights came from, None if they were initialised at random:
-            ``{"kind": "hub" | "package" | "weights" | "local", "location": str, "revision": str | None, "sha256": str | None}``.
+            ``{"kind": "hub" | "package" | "weights" | "local", "location": str, "revision": str | None,
+            "sha256": str | None}``.
     """
 
     model_type = "vislex_encoder"

@@ -30,7 +30,7 @@ class Outer(Config):
     train_size: int = 1
     val_size: int = 1
     encoder: Inner = Inner()
-    parts: dict[str, Inner] = {}
+    parts: dict[str, Inner] = Field(default_factory=dict)
 
 
 def write(folder: Path, text: str) -> Path:

@@ -189,7 +189,7 @@ def _merge(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]
 def _listing(origin: str, problems: Sequence[str]) -> str:
     if len(problems) == 1:
         return f"{origin}: {problems[0]}"
-    return f"{origin}: {len(problems)} errors\n" + "\n".join(f"  {problem}" for problem in problems)
+    return f"{origin}: {len(problems)} errors\n" + "\n".join(f"  ({i}) {problem}" for i, problem in enumerate(problems, 1))
 
 
 def _explain(model: type[BaseModel], problem: Mapping[str, Any]) -> str:

@@ -8,11 +8,11 @@ from typing import Literal
 import torch
 from pydantic import Field
 from transformers import TrainingArguments
-from transformers.utils import is_tensorboard_available
+from transformers.integrations import is_tensorboard_available
 
 from vislex.config import Config
 
-__all__ = ["TrainingSettings", "fast_bf16", "pick_device", "training_arguments"]
+__all__ = ["TrainingSettings", "fast_bf16", "pick_device", "training_arguments", "uses_bf16"]
 
 
 class TrainingSettings(Config):
@@ -29,7 +29,7 @@ class TrainingSettings(Config):
             validated and saved.
         save_every: Steps between checkpoints for resuming; 0 writes none.
         resume: "auto" continues from the newest whole checkpoint in ``output_dir``, "never" starts anew.
-        precision: "auto" is bf16 autocast where the hardware is fast at it, else fp32.
+        precision: "auto" computes in bf16 where the hardware is fast at it, else in fp32.
     """
 
     budget: Literal["smoke", "demo", "standard", "long"] = "standard"
@@ -71,10 +71,14 @@ def fast_bf16(device: torch.device | str = "cpu") -> bool:
     return torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported()
 
 
+def uses_bf16(settings: TrainingSettings) -> bool:
+    """Whether the training computes in bf16 (weights and optimizer state stay in fp32)."""
+    return settings.precision == "bf16" or (settings.precision == "auto" and fast_bf16(pick_device(settings.device)))
+
+
 def training_arguments(settings: TrainingSettings, output_dir: Path) -> TrainingArguments:
     """Translates the settings; optimizer groups, data order, validation and progress are ``PartTrainer``'s."""
     device = pick_device(settings.device)
-    bf16 = settings.precision == "bf16" or (settings.precision == "auto" and fast_bf16(device))
     schedules = {"cosine": "cosine", "linear": "linear", "constant": "constant_with_warmup"}
     return TrainingArguments(
         output_dir=str(output_dir / "checkpoints"),
@@ -94,7 +98,6 @@ def training_arguments(settings: TrainingSettings, output_dir: Path) -> Training
         save_strategy="steps" if settings.save_every else "no",
         save_steps=settings.save_every or settings.steps,
         save_total_limit=2,
-        bf16=bf16,
         use_cpu=device.type == "cpu",
         seed=settings.seed,
         data_seed=settings.seed,

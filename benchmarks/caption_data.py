@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import itertools
 import json
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -227,7 +228,7 @@ def _text_rows(rows: Any) -> Iterator[dict[str, Any]]:
 
 def _grams(caption: str) -> list[tuple[str, ...]]:
     words = caption.lower().split()
-    return [(word,) for word in words] + list(zip(words, words[1:], strict=False))
+    return [(word,) for word in words] + list(itertools.pairwise(words))
 
 
 def _pixels(images: Any, side: int) -> np.ndarray:

@@ -26,10 +26,7 @@ from rich.console import Console
 from vislex.metrics import captions, ptb
 
 OPENINGS = ("A photo of", "There is", "Two people look at", "The picture shows", "Someone drew")
-WORDS = (
-    "a the red small woman's dog cat half-eaten cake table; isn't near under (left) riding an old-fashioned bicycle in "
-    "front of 10:30 a.m. bright blue umbrella, standing next to don't and children playing frisbee on green grass"
-).split()
+WORDS = ["a", "the", "red", "small", "woman's", "dog", "cat", "half-eaten", "cake", "table;", "isn't", "near", "under", "(left)", "riding", "an", "old-fashioned", "bicycle", "in", "front", "of", "10:30", "a.m.", "bright", "blue", "umbrella,", "standing", "next", "to", "don't", "and", "children", "playing", "frisbee", "on", "green", "grass"]
 
 
 def make_captions(n_images: int, n_references: int, seed: int = 0) -> tuple[dict[str, str], dict[str, list[str]]]:

@@ -217,8 +217,6 @@ def describe_folder(captioner: Captioner, folder: Path, *, row: str | None, orig
     """What a captioner folder says of itself: its parts, its training and its weights."""
     encoder = getattr(captioner.encoder.config, "name", None) or type(captioner.encoder).__name__
     decoder = getattr(captioner.decoder.config, "model_type", type(captioner.decoder).__name__).removeprefix("vislex_")
-    if getattr(captioner.encoder.config, "source", None) is None:
-        encoder += "" if encoder.endswith("@untrained") else ""
     return ModelInfo(
         row=row or f"{encoder} + {decoder}",
         encoder=encoder,

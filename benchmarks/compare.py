@@ -1,7 +1,7 @@
-"""``compare``: trains the captioners that are missing, measures all of them in the same way, and writes the report.
+"""``compare``: trains the captioners that are missing, measures all in the same way, and writes the report.
 
-Every arm shares the data, the tokenizer, the post-processing and the budget. ``NAME@untrained`` is the control: the same
-architecture, frozen with random weights, and the same downstream training. A finished run is found by its key and
+Every arm shares the data, the tokenizer, the post-processing and the budget. ``NAME@untrained`` is the control: the
+same architecture, frozen with random weights, and the same downstream training. A finished run is found by its key and
 skipped, so a comparison may be stopped and filled over days.
 """
 

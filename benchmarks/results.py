@@ -1,7 +1,7 @@
 """Result files: what a run was, what it scored image by image, and how it was made.
 
-One ``results.json`` holds the data sets that were used (ids, references, a few images) and the runs. Runs are only ever
-added; a run is found again by its key, the hash of everything that determines its numbers, so that ``compare`` skips it.
+One ``results.json`` holds the data sets that were used (ids, references, a few images) and the runs. Runs are only
+ever added; a run is found again by its key, the hash of all that determines its numbers, so ``compare`` skips it.
 """
 
 from __future__ import annotations

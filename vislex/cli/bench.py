@@ -90,8 +90,8 @@ def command(
 
 
 def _captioning(
-    names: list[str], data: CaptionData, generation: dict[str, Any], bounds: bool, *, device: str, dtype: str, seed: int,
-    batch_size: int,
+    names: list[str], data: CaptionData, generation: dict[str, Any], bounds: bool, *,
+    device: str, dtype: str, seed: int, batch_size: int,
 ) -> list[Run]:  # fmt: skip
     import torch
 

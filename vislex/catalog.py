@@ -22,7 +22,13 @@ SCORERS: dict[str, Row] = {}
 
 RECIPES: dict[str, Row] = {}
 
-SUITES: dict[str, Row] = {}
+SUITES: dict[str, Row] = {
+    "openmoji": (
+        "vislex.data.openmoji.suite:load",
+        "scenes of emoji drawings by two artists: captions, VQA, referring segmentation, images",
+        {},
+    ),
+}
 
 CATALOG: dict[str, dict[str, Row]] = {
     "encoders": ENCODERS,

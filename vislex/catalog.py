@@ -385,7 +385,18 @@ ENCODERS: dict[str, Row] = {
 
 CONNECTORS: dict[str, Row] = {}
 
-DECODERS: dict[str, Row] = {}
+DECODERS: dict[str, Row] = {
+    "cross_attention": (
+        "vislex.decoders.cross_attention:CrossAttentionDecoder",
+        "causal text transformer that looks at the vision tokens in every layer (BLIP)",
+        {},
+    ),
+    "prefix": (
+        "vislex.decoders.prefix:PrefixDecoder",
+        "vision tokens before the words in one causal language model (ClipCap, GIT)",
+        {},
+    ),
+}
 
 SCORERS: dict[str, Row] = {}
 

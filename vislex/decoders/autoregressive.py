@@ -1,0 +1,211 @@
+"""What the decoders that write one word piece after another share: loss, generation, counting of evaluations."""
+
+from __future__ import annotations
+
+import copy
+from abc import abstractmethod
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from transformers import AutoConfig, GenerationConfig, PreTrainedConfig, PreTrainedModel
+from transformers.configuration_utils import SubConfigSpec
+
+from vislex.decoders.base import CaptionDecoder, CaptionDecoderConfig, CaptionDecoderOutput, as_vision_tokens
+from vislex.decoders.projection import VisionProjection
+from vislex.errors import ConfigError, SpecError, did_you_mean
+from vislex.specs import EncoderSpec, VisionTokens
+from vislex.text import special_tokens
+
+__all__ = ["AutoregressiveConfig", "AutoregressiveDecoder", "shared_fields", "shifted_loss"]
+
+
+class AutoregressiveConfig(CaptionDecoderConfig):
+    """Config of an autoregressive decoder: the fields of all decoders and transformers' config of the text model.
+
+    Attributes:
+        text_config: Config of the transformers class that does the work.
+        vision_grid: Rows and columns of the map of vision tokens, which then get a learned position; None if none.
+        label_smoothing: Share of the target that is spread over the vocabulary in training; evaluation takes none.
+    """
+
+    model_type = "vislex_autoregressive"
+    sub_configs_defaults = {"text_config": SubConfigSpec(AutoConfig, model_type="bert")}  # noqa: RUF012
+
+    text_config: PreTrainedConfig | dict[str, Any] | None = None
+    vision_grid: list[int] | tuple[int, ...] | None = None
+    label_smoothing: float = 0.0
+
+
+def shared_fields(spec: EncoderSpec, tokenizer: Any, max_length: int) -> dict[str, Any]:
+    """Config fields that follow from the encoder and the tokenizer, whatever the decoder."""
+    special = special_tokens(tokenizer)
+    return {
+        "vision_dim": spec.dim,
+        "vision_grid": None if spec.variable_length or spec.grid is None else list(spec.grid),
+        "vocab_size": len(tokenizer),
+        "max_length": max_length,
+        "bos_token_id": special.bos,
+        "eos_token_id": special.eos,
+        "pad_token_id": special.pad,
+    }
+
+
+def shifted_loss(logits: Tensor, labels: Tensor, *, label_smoothing: float = 0.0) -> Tensor:
+    """Mean cross-entropy of the next token.
+
+    Args:
+        logits: float[B, L, V]; position i predicts token i + 1.
+        labels: int64[B, L], not shifted, -100 where no loss is taken.
+        label_smoothing: Share of the target that is spread over the vocabulary.
+    """
+    return F.cross_entropy(
+        logits[:, :-1].flatten(0, 1).float(), labels[:, 1:].flatten(), label_smoothing=label_smoothing
+    )
+
+
+class AutoregressiveDecoder(CaptionDecoder):
+    """Base: a projection of the vision tokens and a transformers text model, ``text_decoder``.
+
+    Subclasses say how the text model sees the vision tokens: ``_logits`` in training, ``_generate`` in generation.
+    """
+
+    config_class = AutoregressiveConfig
+    config: AutoregressiveConfig
+    text_decoder: PreTrainedModel
+    supports_gradient_checkpointing = True
+    _supports_sdpa = True
+
+    def __init__(self, config: AutoregressiveConfig) -> None:
+        super().__init__(config)
+        self.projection = VisionProjection(config.vision_dim, config.text_config.hidden_size, config.vision_grid)
+
+    def get_input_embeddings(self) -> torch.nn.Module:
+        return self.text_decoder.get_input_embeddings()
+
+    def set_input_embeddings(self, value: torch.nn.Module) -> None:
+        self.text_decoder.set_input_embeddings(value)
+
+    @abstractmethod
+    def _logits(self, vision: VisionTokens, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        """Next-token logits float[B, L, V] of whole captions; ``vision`` is already projected."""
+
+    @abstractmethod
+    def _generate(self, vision: VisionTokens, input_ids: Tensor, settings: GenerationConfig) -> Tensor:
+        """Captions int64[B * num_return_sequences, L] with their beginning; ``vision`` is already projected."""
+
+    @property
+    @abstractmethod
+    def longest_caption(self) -> int:
+        """Most tokens that one caption can have, special tokens included."""
+
+    def _project(self, vision_tokens: VisionTokens | Tensor) -> VisionTokens:
+        vision = as_vision_tokens(vision_tokens)
+        return VisionTokens(self.projection(vision.tokens), vision.mask)
+
+    def forward(
+        self,
+        vision_tokens: VisionTokens | Tensor,
+        input_ids: Tensor,
+        attention_mask: Tensor | None = None,
+        labels: Tensor | None = None,
+        **kwargs: Any,
+    ) -> CaptionDecoderOutput:
+        """Next-token loss and logits; see ``CaptionDecoder.forward``. Padding never counts, whatever ``labels`` say."""
+        mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
+        logits = self._logits(self._project(vision_tokens), input_ids, mask)
+        if labels is None:
+            return CaptionDecoderOutput(logits=logits)
+        smoothing = self.config.label_smoothing if self.training else 0.0
+        loss = shifted_loss(logits, labels.masked_fill(mask == 0, -100), label_smoothing=smoothing)
+        return CaptionDecoderOutput(loss=loss, logits=logits)
+
+    @torch.no_grad()
+    def generate(
+        self,
+        pixel_values: Tensor | None = None,
+        vision_tokens: VisionTokens | Tensor | None = None,
+        generation_config: GenerationConfig | None = None,
+        *,
+        input_ids: Tensor | None = None,
+        **kwargs: Any,
+    ) -> Tensor:
+        """Writes captions: greedy by default, beam search with ``num_beams``, sampling with ``do_sample``.
+
+        Args:
+            pixel_values: Not accepted here; a ``Captioner`` encodes them.
+            vision_tokens: Encoder output, or its tokens float[B, N, D].
+            generation_config: transformers' ``GenerationConfig``.
+            input_ids: int64[B, P] beginning that every caption continues, with its first special token; that token
+                alone by default.
+            **kwargs: Fields of ``GenerationConfig`` (``num_beams``, ``do_sample``, ``max_new_tokens``,
+                ``min_new_tokens``, ``top_p``, ...).
+
+        Returns:
+            int64[B, L] with the beginning, padded with ``pad_token_id``. ``self.evaluations`` tells what it took.
+
+        Raises:
+            ConfigError: If an option is unknown or asks for more tokens than the decoder has positions for.
+        """
+        if pixel_values is not None or vision_tokens is None:
+            raise SpecError("a decoder takes vision_tokens=; give pixel_values to a Captioner, which encodes them")
+        vision = self._project(vision_tokens)
+        if input_ids is None:
+            input_ids = torch.full(
+                (vision.tokens.shape[0], 1), self.config.bos_token_id, device=vision.tokens.device, dtype=torch.long
+            )
+        settings = self._settings(generation_config, kwargs, input_ids.shape[1])
+        with self._count_forwards() as forwards:
+            captions = self._generate(vision, input_ids, settings)
+        self.evaluations = self._evaluations(captions, input_ids.shape[1], settings, len(forwards))
+        return captions
+
+    def _settings(
+        self, generation_config: GenerationConfig | None, changes: dict[str, Any], n_prompt: int
+    ) -> GenerationConfig:
+        settings = GenerationConfig() if generation_config is None else copy.deepcopy(generation_config)
+        if unknown := settings.update(**changes):
+            name = next(iter(unknown))
+            raise ConfigError(f"unknown generation option '{name}'{did_you_mean(name, vars(settings))}")
+        settings.update(
+            bos_token_id=self.config.bos_token_id,
+            eos_token_id=self.config.eos_token_id,
+            pad_token_id=self.config.pad_token_id,
+        )
+        room = self.longest_caption - n_prompt
+        if settings.max_new_tokens is None:
+            settings.max_new_tokens = min(self.config.max_length, self.longest_caption) - n_prompt
+        elif settings.max_new_tokens > room:
+            raise ConfigError(
+                f"max_new_tokens={settings.max_new_tokens} is more than the {room} that this decoder has positions "
+                f"for after a beginning of {n_prompt}; ask for at most {room}"
+            )
+        return settings
+
+    @contextmanager
+    def _count_forwards(self) -> Iterator[list[int]]:
+        """Lists the batch size of each forward of the text model."""
+        forwards: list[int] = []
+
+        def count(module: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+            forwards.append(1)
+
+        handle = self.text_decoder.register_forward_pre_hook(count, with_kwargs=True)
+        try:
+            yield forwards
+        finally:
+            handle.remove()
+
+    def _evaluations(self, captions: Tensor, n_prompt: int, settings: GenerationConfig, n_forwards: int) -> Tensor:
+        """Forwards that each caption needed, int64[B]: a beam runs to the end of the search, other captions to theirs.
+
+        What a batch computes for captions that have already ended is not counted: a batch counts as its singles do.
+        """
+        if (settings.num_beams or 1) > 1:
+            return torch.full((captions.shape[0],), n_forwards * settings.num_beams)
+        new = captions[:, n_prompt:]
+        ended = (new == self.config.eos_token_id).long().cumsum(1) - (new == self.config.eos_token_id).long()
+        return (ended == 0).sum(1).cpu()

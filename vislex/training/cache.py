@@ -1,0 +1,75 @@
+"""Arrays on disk that are computed once: memory-mapped, named by a hash of what they are made of."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import uuid
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from datasets import Dataset
+
+__all__ = ["array_on_disk", "cache_dir", "content_key", "in_batches", "rows_digest"]
+
+
+def cache_dir() -> Path:
+    """``VISLEX_CACHE``, else ``vislex`` under the user's cache folder."""
+    if chosen := os.environ.get("VISLEX_CACHE"):
+        return Path(chosen)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "vislex"
+
+
+def content_key(values: dict[str, Any]) -> str:
+    """sha256 of JSON values, in hexadecimal."""
+    return hashlib.sha256(json.dumps(values, sort_keys=True, default=str).encode()).hexdigest()
+
+
+def rows_digest(dataset: Dataset) -> str:
+    """sha256 of a data set's plain rows (what its transform makes of them is not part of it)."""
+    digest = hashlib.sha256(json.dumps(dataset.column_names).encode())
+    for batch in dataset.with_format(None).iter(batch_size=1000):
+        digest.update(json.dumps(batch, sort_keys=True, default=repr).encode())
+    return digest.hexdigest()
+
+
+def in_batches(count: int, size: int) -> Iterator[list[int]]:
+    """Consecutive positions below ``count`` in lists of at most ``size``."""
+    for start in range(0, count, size):
+        yield list(range(start, min(start + size, count)))
+
+
+def array_on_disk(
+    folder: Path,
+    *,
+    shape: tuple[int, ...],
+    dtype: Any,
+    fill: Callable[[np.ndarray], Iterable[None] | None],
+    describe: dict[str, Any],
+) -> tuple[np.ndarray, bool]:
+    """Opens ``folder`` read-only, after computing it if it is not there.
+
+    The array is written beside and renamed when complete: a torn one is never seen, and of two processes that
+    compute the same array one wins.
+
+    Returns:
+        The memory-mapped array, and whether it was there before.
+    """
+    found = (folder / "array.npy").is_file()
+    if not found:
+        partial = folder.with_name(f"{folder.name}.partial-{uuid.uuid4().hex[:8]}")
+        partial.mkdir(parents=True)
+        array = np.lib.format.open_memmap(partial / "array.npy", mode="w+", dtype=dtype, shape=shape)
+        fill(array)
+        array.flush()
+        del array
+        (partial / "meta.json").write_text(json.dumps(describe, indent=1, default=str), encoding="utf-8")
+        try:
+            partial.rename(folder)
+        except OSError:  # another process was first
+            if not (folder / "array.npy").is_file():
+                raise
+    return np.load(folder / "array.npy", mmap_mode="r"), found

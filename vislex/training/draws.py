@@ -1,0 +1,60 @@
+"""Training data by position: the batch at step s depends on the seed and s alone, so a resumed run repeats nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+from torch.utils.data import Dataset
+
+__all__ = ["Draws", "identity_collate"]
+
+Fetch = Callable[[np.ndarray, np.ndarray], dict[str, Any]]
+
+
+class Draws(Dataset):
+    """A map-style data set of all samples that a training will see, in their order.
+
+    Position p lies in epoch ``p // n_rows``; each epoch is its own permutation of the rows.
+
+    Args:
+        n_rows: Rows of the underlying data.
+        n_draws: Samples of the whole training, usually steps times batch size.
+        seed: Seed of the permutations and of what ``fetch`` draws.
+        fetch: Called with rows int64[B] and positions int64[B]; gives the collated batch. What it draws at random
+            must come from ``generator(seed, position)``.
+    """
+
+    def __init__(self, n_rows: int, n_draws: int, *, seed: int, fetch: Fetch) -> None:
+        self.n_rows = n_rows
+        self.n_draws = n_draws
+        self.seed = seed
+        self.fetch = fetch
+        self._orders: dict[int, np.ndarray] = {}
+
+    def rows(self, positions: np.ndarray) -> np.ndarray:
+        """Rows int64[B] at positions int64[B]."""
+        epochs, places = np.divmod(positions, self.n_rows)
+        return np.array([self._order(int(epoch))[place] for epoch, place in zip(epochs, places, strict=True)])
+
+    def _order(self, epoch: int) -> np.ndarray:
+        if epoch not in self._orders:
+            self._orders = {kept: order for kept, order in self._orders.items() if kept == epoch - 1}
+            self._orders[epoch] = np.random.default_rng([self.seed, epoch]).permutation(self.n_rows)
+        return self._orders[epoch]
+
+    def __len__(self) -> int:
+        return self.n_draws
+
+    def __getitem__(self, position: int) -> dict[str, Any]:
+        return self.__getitems__([position])
+
+    def __getitems__(self, positions: Sequence[int]) -> dict[str, Any]:
+        at = np.asarray(positions, dtype=np.int64)
+        return self.fetch(self.rows(at), at)
+
+
+def identity_collate(batch: dict[str, Any]) -> dict[str, Any]:
+    """``Draws`` gives whole batches: nothing is left to collate."""
+    return batch

@@ -1,0 +1,66 @@
+"""Exponential moving average of the trained weights, kept beside the model and swapped in to validate and save."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
+
+__all__ = ["EMACallback"]
+
+FILE = "ema.safetensors"
+
+
+class EMACallback(TrainerCallback):
+    """Averages the trainable parameters after each step; stored in each checkpoint as ``ema.safetensors``.
+
+    Args:
+        model: The model that is trained, unwrapped.
+        decay: Asymptotic decay; the first steps use ``min(decay, (1 + t) / (10 + t))`` as in TensorFlow's EMA.
+    """
+
+    def __init__(self, model: nn.Module, decay: float) -> None:
+        self.decay = decay
+        self._trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
+        self.average: dict[str, Tensor] = {name: p.detach().clone() for name, p in self._trained.items()}
+
+    @torch.no_grad()
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        decay = min(self.decay, (1 + state.global_step) / (10 + state.global_step))
+        averages = [self.average[name] for name in self._trained]
+        torch._foreach_lerp_(averages, [p.detach() for p in self._trained.values()], 1 - decay)
+
+    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        if args.should_save:
+            save_file(self.average, Path(args.output_dir) / f"{PREFIX_CHECKPOINT_DIR}-{state.global_step}" / FILE)
+
+    def load(self, checkpoint: Path) -> None:
+        """Continues the average that a checkpoint holds."""
+        for name, value in load_file(checkpoint / FILE).items():
+            self.average[name].copy_(value)
+
+    def put(self) -> None:
+        """Leaves the average in the model."""
+        self._put(self.average)
+
+    @contextmanager
+    def swapped(self) -> Iterator[None]:
+        """Puts the average into the model, and the raw weights back afterwards."""
+        raw = {name: p.detach().clone() for name, p in self._trained.items()}
+        self.put()
+        try:
+            yield
+        finally:
+            self._put(raw)
+
+    @torch.no_grad()
+    def _put(self, values: dict[str, Tensor]) -> None:
+        for name, parameter in self._trained.items():
+            parameter.copy_(values[name])

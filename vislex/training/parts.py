@@ -1,0 +1,173 @@
+"""Parts of a model that are frozen, trained through LoRA or trained in full, each with its own learning rate."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+from peft import LoraConfig, inject_adapter_in_model
+from peft.tuners.tuners_utils import BaseTunerLayer
+from pydantic import Field
+from rich.table import Table
+from torch import nn
+
+from vislex.config import Config
+from vislex.errors import ConfigError, did_you_mean
+
+__all__ = ["PartSettings", "PartsPlan", "merge_lora", "parts_table", "prepare_parts"]
+
+REST = "(rest)"
+
+
+class PartSettings(Config):
+    """How one part is trained.
+
+    Attributes:
+        mode: "frozen", "lora" (adapters on the part's linear layers) or "full".
+        lr: Peak learning rate; None takes the recipe's.
+        lora_rank: Rank of the adapters.
+        lora_alpha: Scale of the adapters; None is twice the rank.
+        lora_targets: Last names of the linear layers that get adapters (``q_proj``); empty means all of them.
+    """
+
+    mode: Literal["frozen", "lora", "full"] = "full"
+    lr: float | None = Field(None, gt=0)
+    lora_rank: int = Field(8, ge=1)
+    lora_alpha: float | None = Field(None, gt=0)
+    lora_targets: list[str] = Field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class PartRow:
+    """One row of the table that a training prints first."""
+
+    part: str
+    mode: str
+    parameters: int
+    trainable: int
+    lr: float | None
+
+
+@dataclass(frozen=True)
+class PartsPlan:
+    """Optimizer parameter groups, and the table of parts."""
+
+    groups: list[dict[str, Any]]
+    rows: list[PartRow]
+
+    def to_dict(self) -> list[dict[str, Any]]:
+        return [asdict(row) for row in self.rows]
+
+
+def prepare_parts(model: nn.Module, parts: Mapping[str, PartSettings], *, lr: float, weight_decay: float) -> PartsPlan:
+    """Freezes, adapts and groups the parameters of ``model`` in place.
+
+    A parameter belongs to the part with the longest name that leads to it; those outside every part are trained in
+    full. Weight decay goes to matrices only, not to biases, norms, scales and embeddings.
+
+    Args:
+        model: The model to train.
+        parts: Dotted module name -> settings.
+        lr: Learning rate of the parts that name none.
+        weight_decay: Decay of matrices.
+
+    Raises:
+        ConfigError: If a part names no module, LoRA finds no linear layer, or nothing is left to train.
+    """
+    modules = dict(model.named_modules())
+    for name in parts:
+        if name not in modules:
+            raise ConfigError(
+                f"no part '{name}' in {type(model).__name__}{did_you_mean(name, modules)} "
+                f"Its parts are {', '.join(child for child, _ in model.named_children())}"
+            )
+    owner = {name: _owner(name, parts) for name, _ in model.named_parameters()}
+    parameters = dict(model.named_parameters())
+    for name, parameter in parameters.items():
+        parameter.requires_grad_(owner[name] == REST or parts[owner[name]].mode == "full")
+    for part, settings in parts.items():
+        if settings.mode == "lora":
+            _add_lora(model, part, settings, parts)
+    plan = _group(model, parts, lr=lr, weight_decay=weight_decay)
+    if not plan.groups:
+        raise ConfigError(f"every part is frozen ({', '.join(parts)}); give one of them mode: full or lora")
+    return plan
+
+
+def parts_table(plan: PartsPlan) -> Table:
+    """The table that is printed before the first step."""
+    table = Table("part", "mode")
+    for name in ("parameters", "trainable", "learning rate"):
+        table.add_column(name, justify="right")
+    for row in plan.rows:
+        rate = f"{row.lr:g}" if row.trainable and row.lr is not None else "-"
+        table.add_row(row.part, row.mode, f"{row.parameters:,}", f"{row.trainable:,}", rate)
+    total = [sum(getattr(row, name) for row in plan.rows) for name in ("parameters", "trainable")]
+    table.add_section()
+    table.add_row("total", "", *(f"{count:,}" for count in total), "")
+    return table
+
+
+def merge_lora(model: nn.Module) -> int:
+    """Folds every LoRA adapter into its layer and removes it.
+
+    Returns:
+        The number of layers that had one.
+    """
+    adapted = [(name, module) for name, module in model.named_modules() if isinstance(module, BaseTunerLayer)]
+    for name, module in adapted:
+        module.merge(adapter_names=list(module.lora_A))  # type: ignore[operator,arg-type]
+        parent, _, child = name.rpartition(".")
+        setattr(model.get_submodule(parent), child, module.get_base_layer())
+    return len(adapted)
+
+
+def _owner(name: str, parts: Mapping[str, PartSettings]) -> str:
+    leading = [part for part in parts if part == "" or name.startswith(part + ".")]
+    return max(leading, key=len, default=REST)
+
+
+def _add_lora(model: nn.Module, part: str, settings: PartSettings, parts: Mapping[str, PartSettings]) -> None:
+    linear = [name for name, module in model.named_modules() if isinstance(module, nn.Linear)]
+    wanted = [
+        name
+        for name in linear
+        if _owner(name + ".weight", parts) == part
+        and (not settings.lora_targets or name.rpartition(".")[2] in settings.lora_targets)
+    ]
+    if not wanted:
+        raise ConfigError(
+            f"LoRA finds no linear layer in '{part}' for lora_targets {settings.lora_targets or 'all'}; "
+            f"there are {', '.join(sorted({name.rpartition('.')[2] for name in linear})) or 'none'}"
+        )
+    trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    config = LoraConfig(
+        r=settings.lora_rank,
+        lora_alpha=settings.lora_alpha or 2 * settings.lora_rank,
+        target_modules="|".join(re.escape(name) for name in wanted),  # peft matches the whole name
+    )
+    inject_adapter_in_model(config, model, adapter_name=re.sub(r"\W", "_", part) or "model")
+    for parameter in trainable:  # peft freezes all that is not an adapter
+        parameter.requires_grad_(True)
+
+
+def _group(model: nn.Module, parts: Mapping[str, PartSettings], *, lr: float, weight_decay: float) -> PartsPlan:
+    embeddings = {id(m.weight) for m in model.modules() if isinstance(m, nn.Embedding)}
+    groups, rows = [], []
+    for part in [*parts, REST]:
+        settings = parts.get(part, PartSettings())
+        rate = settings.lr or lr
+        own = [(name, p) for name, p in model.named_parameters() if _owner(name, parts) == part]
+        if not own and part == REST:
+            continue
+        trained = [p for _, p in own if p.requires_grad]
+        for matrices in (True, False):
+            chosen = [p for p in trained if (p.ndim >= 2 and id(p) not in embeddings) == matrices]
+            if chosen:
+                decay = weight_decay if matrices else 0.0
+                groups.append({"params": chosen, "lr": rate, "weight_decay": decay, "part": part})
+        mode = settings.mode
+        rows.append(PartRow(part, mode, sum(p.numel() for _, p in own), sum(p.numel() for p in trained), rate))
+    return PartsPlan(groups, rows)

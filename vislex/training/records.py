@@ -1,0 +1,96 @@
+"""What a run leaves beside its weights: the folder, ``run.json`` and the model card."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from vislex.config import dump_config
+from vislex.errors import ConfigError
+from vislex.provenance import collect
+from vislex.training.cache import content_key
+from vislex.training.parts import PartsPlan
+from vislex.training.settings import TrainingSettings
+
+__all__ = ["finish_run", "model_card", "start_run"]
+
+NOT_IDENTITY = ("output_dir", "resume", "progress", "device", "save_every", "log_every", "render_workers")
+
+
+def start_run(recipe: str, config: TrainingSettings) -> Path:
+    """Makes the output folder (``runs/<recipe>-<hash of the config>`` by default) and writes ``config.yaml`` into it.
+
+    Raises:
+        ConfigError: If the folder holds a run of another configuration and the run would resume it.
+    """
+    values = config.model_dump(mode="json", exclude=set(NOT_IDENTITY))
+    output = config.output_dir or Path("runs") / f"{recipe}-{content_key(values)[:10]}"
+    known = output / "config.yaml"
+    if config.resume == "auto" and known.is_file() and (output / "checkpoints").is_dir():
+        before = yaml.safe_load(known.read_text(encoding="utf-8")) or {}
+        changed = sorted(key for key in values if before.get(key) != values[key])
+        if changed:
+            raise ConfigError(
+                f"'{output}' holds a run with other values of {', '.join(changed)}; choose another output_dir, or "
+                "resume=never to overwrite it"
+            )
+    output.mkdir(parents=True, exist_ok=True)
+    known.write_text(dump_config(config), encoding="utf-8")
+    return output
+
+
+def finish_run(
+    recipe: str,
+    config: TrainingSettings,
+    output: Path,
+    figures: dict[str, float],
+    plan: PartsPlan,
+    *,
+    suite: dict[str, Any] | None,
+    **extra: Any,
+) -> dict[str, Any]:
+    """Writes ``run.json``: configuration, figures, the table of parts and where all of it came from."""
+    record = collect(
+        recipe=recipe,
+        config=config.model_dump(mode="json"),
+        seed=config.seed,
+        figures=figures,
+        parts=plan.to_dict(),
+        suite=suite,
+        **extra,
+    )
+    partial = output / "run.json.partial"
+    partial.write_text(json.dumps(record, indent=1, default=str) + "\n", encoding="utf-8")
+    partial.replace(output / "run.json")
+    return record
+
+
+def model_card(
+    recipe: str, config: TrainingSettings, figures: dict[str, float], *, summary: str, tags: list[str]
+) -> str:
+    """A model card in Markdown with the command, the seed and the figures."""
+    record = collect(seed=config.seed)
+    default = type(config)()
+    changed = {
+        key: value
+        for key, value in config.model_dump(mode="json", exclude=set(NOT_IDENTITY)).items()
+        if value != default.model_dump(mode="json")[key] or key == "seed"
+    }
+    command = " ".join(["vislex train", recipe, *(f"{key}={_inline(value)}" for key, value in changed.items())])
+    header = {"license": "cc-by-sa-4.0", "library_name": "transformers", "tags": ["vislex", *tags]}
+    rows = "\n".join(f"| {name.removeprefix('eval_')} | {value:.4g} |" for name, value in figures.items())
+    versions = ", ".join(f"{name} {record['packages'][name]}" for name in ("torch", "transformers") if name in record["packages"])
+    return (
+        f"---\n{yaml.safe_dump(header, sort_keys=False)}---\n\n# {recipe}\n\n{summary}\n\n"
+        f"Trained on OpenMoji and Twemoji drawings (the suite `openmoji-v1`); the weights are CC BY-SA 4.0.\n\n"
+        f"```\n{command}\n```\n\nSeed {config.seed}; {versions}; {record['processor']}.\n\n"
+        f"| figure | value |\n|---|---|\n{rows}\n"
+    )
+
+
+def _inline(value: Any) -> str:
+    text = yaml.safe_dump(value, default_flow_style=True, width=10**6).removesuffix("\n").removesuffix("\n...")
+    return f"'{text}'" if set(text) & set(" {}[]'\"") else text

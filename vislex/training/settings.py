@@ -1,0 +1,107 @@
+"""Settings that every training recipe shares, and what follows from them for ``transformers.TrainingArguments``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+import torch
+from pydantic import Field
+from transformers import TrainingArguments
+from transformers.utils import is_tensorboard_available
+
+from vislex.config import Config
+
+__all__ = ["TrainingSettings", "fast_bf16", "pick_device", "training_arguments"]
+
+
+class TrainingSettings(Config):
+    """Base of the recipes' configurations.
+
+    Attributes:
+        budget: Which row of ``budgets.yaml`` fills steps, sizes and warm-up.
+        output_dir: Where model, ``training.jsonl``, ``run.json`` and checkpoints go; None derives it from the config.
+        steps: Optimizer steps.
+        batch_size: Samples a step and process.
+        lr: Peak learning rate of every part that names none of its own.
+        schedule: Decay after ``warmup_steps`` of linear warm-up.
+        ema_decay: Decay of the moving average of the trained weights; 0 keeps none. The average is what is
+            validated and saved.
+        save_every: Steps between checkpoints for resuming; 0 writes none.
+        resume: "auto" continues from the newest whole checkpoint in ``output_dir``, "never" starts anew.
+        precision: "auto" is bf16 autocast where the hardware is fast at it, else fp32.
+    """
+
+    budget: Literal["smoke", "demo", "standard", "long"] = "standard"
+    output_dir: Path | None = None
+    seed: int = Field(0, ge=0, lt=2**31)
+    steps: int = Field(1000, ge=1)
+    batch_size: int = Field(64, ge=1)
+    gradient_accumulation: int = Field(1, ge=1)
+    lr: float = Field(1e-3, gt=0)
+    warmup_steps: int = Field(100, ge=0)
+    schedule: Literal["cosine", "linear", "constant"] = "cosine"
+    weight_decay: float = Field(0.05, ge=0)
+    beta2: float = Field(0.98, gt=0, lt=1)
+    max_grad_norm: float = Field(1.0, gt=0)
+    ema_decay: float = Field(0.0, ge=0, lt=1)
+    eval_every: int = Field(500, ge=1)
+    log_every: int = Field(20, ge=1)
+    save_every: int = Field(500, ge=0)
+    resume: Literal["auto", "never"] = "auto"
+    precision: Literal["auto", "bf16", "fp32"] = "auto"
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    progress: bool = True
+
+
+def pick_device(device: str = "auto") -> torch.device:
+    """The device a name stands for; "auto" is CUDA where there is one."""
+    if device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    return torch.device(device)
+
+
+def fast_bf16(device: torch.device | str = "cpu") -> bool:
+    """Whether matrix products in bf16 are faster than in fp32 (AMX or AVX512-BF16 on a CPU, Ampere and later)."""
+    device = torch.device(device)
+    if device.type == "cuda":
+        return torch.cuda.is_available() and torch.cuda.is_bf16_supported(including_emulation=False)
+    if device.type != "cpu":
+        return False
+    return torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported()
+
+
+def training_arguments(settings: TrainingSettings, output_dir: Path) -> TrainingArguments:
+    """Translates the settings; optimizer groups, data order, validation and progress are ``PartTrainer``'s."""
+    device = pick_device(settings.device)
+    bf16 = settings.precision == "bf16" or (settings.precision == "auto" and fast_bf16(device))
+    schedules = {"cosine": "cosine", "linear": "linear", "constant": "constant_with_warmup"}
+    return TrainingArguments(
+        output_dir=str(output_dir / "checkpoints"),
+        max_steps=settings.steps,
+        per_device_train_batch_size=settings.batch_size,
+        gradient_accumulation_steps=settings.gradient_accumulation,
+        learning_rate=settings.lr,
+        lr_scheduler_type=schedules[settings.schedule],
+        warmup_steps=min(settings.warmup_steps, settings.steps - 1),
+        weight_decay=settings.weight_decay,
+        adam_beta2=settings.beta2,
+        max_grad_norm=settings.max_grad_norm,
+        optim="adamw_torch_fused",
+        eval_strategy="steps",
+        eval_steps=min(settings.eval_every, settings.steps),
+        logging_steps=settings.log_every,
+        save_strategy="steps" if settings.save_every else "no",
+        save_steps=settings.save_every or settings.steps,
+        save_total_limit=2,
+        bf16=bf16,
+        use_cpu=device.type == "cpu",
+        seed=settings.seed,
+        data_seed=settings.seed,
+        remove_unused_columns=False,
+        dataloader_num_workers=0,
+        dataloader_pin_memory=device.type == "cuda",
+        report_to=["tensorboard"] if is_tensorboard_available() else [],
+        disable_tqdm=True,
+        ddp_find_unused_parameters=False,
+    )

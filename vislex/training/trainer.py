@@ -1,0 +1,163 @@
+"""``transformers.Trainer`` with parts, data by position, an average of the weights, and validation by a function."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.data import SequentialSampler
+from transformers import PreTrainedModel, Trainer
+from transformers.trainer_callback import PrinterCallback
+
+from vislex.errors import ConfigError
+from vislex.training.callbacks import JsonlCallback, ProgressCallback
+from vislex.training.checkpoints import ManifestCallback, newest_whole_checkpoint
+from vislex.training.draws import Draws, identity_collate
+from vislex.training.ema import EMACallback
+from vislex.training.meter import Meter
+from vislex.training.parts import PartSettings, merge_lora, parts_table, prepare_parts
+from vislex.training.settings import TrainingSettings, training_arguments
+
+__all__ = ["PartTrainer"]
+
+Loss = Callable[[nn.Module, dict[str, Any]], Tensor]
+Validate = Callable[[nn.Module], dict[str, float]]
+
+
+class PartTrainer(Trainer):
+    """Trains the parts of a model.
+
+    Args:
+        model: The model; it is frozen, adapted and grouped by ``parts`` in place.
+        settings: Steps, learning rates, precision, checkpoints.
+        parts: Dotted module name -> how it is trained; what is outside every part is trained in full.
+        draws: Training data by position, with ``fetch`` giving the model's keyword arguments.
+        output_dir: Receives ``training.jsonl``, ``logs`` (TensorBoard) and ``checkpoints``.
+        loss: Called with the (wrapped) model and the batch, gives float[]; None takes the model's own ``loss``.
+        validate: Called with the model in eval mode under autocast every ``eval_every`` steps; gives figures.
+        title: Name on the progress bar.
+    """
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        settings: TrainingSettings,
+        *,
+        parts: dict[str, PartSettings],
+        draws: Draws,
+        output_dir: Path,
+        loss: Loss | None = None,
+        validate: Validate | None = None,
+        title: str = "training",
+        console: Console | None = None,
+    ) -> None:
+        self.settings = settings
+        self.folder = Path(output_dir)
+        self.plan = prepare_parts(model, parts, lr=settings.lr, weight_decay=settings.weight_decay)
+        self.meter = Meter()
+        self.validation: list[dict[str, float]] = []
+        self._loss, self._validate = loss, validate
+        args = training_arguments(settings, self.folder)
+        if validate is None:
+            args.eval_strategy = type(args.eval_strategy)("no")
+        super().__init__(
+            model=model, args=args, train_dataset=draws, eval_dataset=draws, data_collator=identity_collate
+        )
+        self.model_accepts_loss_kwargs = False  # the decoders take the mean over a batch themselves
+        self.ema = EMACallback(model, settings.ema_decay) if settings.ema_decay else None
+        self.remove_callback(PrinterCallback)
+        for callback in (self.ema, JsonlCallback(self.folder / "training.jsonl"), ManifestCallback()):
+            if callback is not None:
+                self.add_callback(callback)
+        self.console = console or Console(stderr=True)
+        if settings.progress:
+            self.add_callback(ProgressCallback(title, self.console))
+
+    def fit(self) -> dict[str, float]:
+        """Prints the table of parts, trains (or resumes), and leaves the weights to save in the model.
+
+        Returns:
+            The last validation's figures, with ``loss``, ``samples_per_second`` and ``seconds`` of the training.
+        """
+        if self.settings.progress and self.is_world_process_zero():
+            self.console.print(parts_table(self.plan))
+        checkpoint = None
+        if self.settings.resume == "auto":
+            checkpoint = newest_whole_checkpoint(Path(self.args.output_dir))
+        if checkpoint is not None and self.ema is not None:
+            self.ema.load(checkpoint)
+        result = self.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+        if self.ema is not None:
+            self.ema.put()
+        merge_lora(self.model)
+        seconds = self.meter.total_seconds
+        figures = {"loss": result.training_loss, "seconds": seconds}
+        if seconds:
+            figures["samples_per_second"] = self.meter.total_samples / seconds
+        last = next((entry for entry in reversed(self.state.log_history) if any(k.startswith("eval_") for k in entry)), {})
+        return {**figures, **{key: value for key, value in last.items() if key.startswith("eval_")}}
+
+    def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
+        if self.optimizer is None:
+            cls, options = self.get_optimizer_cls_and_kwargs(self.args, self.model)
+            options.pop("lr", None)
+            self.optimizer = cls(self.plan.groups, lr=self.settings.lr, **options)
+        return self.optimizer
+
+    def compute_loss(
+        self,
+        model: nn.Module,
+        inputs: dict[str, Any],
+        return_outputs: bool = False,
+        num_items_in_batch: Tensor | int | None = None,
+    ) -> Any:
+        if return_outputs:
+            raise ConfigError("PartTrainer validates by its 'validate' function; it gives no outputs beside the loss")
+        with _fast_attention(self.args.device):
+            return self._loss(model, inputs) if self._loss is not None else model(**inputs).loss
+
+    def evaluate(self, *_: Any, metric_key_prefix: str = "eval", **__: Any) -> dict[str, float]:
+        if self._validate is None:
+            return {}
+        model = self.accelerator.unwrap_model(self.model)
+        was_training = model.training
+        average = self.ema.swapped() if self.ema is not None else contextlib.nullcontext()
+        model.eval()
+        with self.meter.paused(), average, torch.no_grad(), self.accelerator.autocast():
+            figures = self._validate(model)
+        model.train(was_training)
+        named = {f"{metric_key_prefix}_{key}": float(value) for key, value in figures.items()}
+        self.log(named)
+        return named
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        if "loss" in logs:
+            logs.update(self.meter.read())
+        super().log(logs, start_time)
+
+    def get_batch_samples(self, epoch_iterator: Iterator, num_batches: int, device: torch.device) -> Any:
+        with self.meter.waiting_for_data():
+            return super().get_batch_samples(epoch_iterator, num_batches, device)
+
+    def training_step(self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Any = None) -> Tensor:
+        loss = super().training_step(model, inputs, num_items_in_batch)
+        self.meter.add(self.args.per_device_train_batch_size * self.args.world_size)
+        return loss
+
+    def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
+        with self.meter.paused():
+            super()._save_checkpoint(model, trial)
+
+    def _get_train_sampler(self, train_dataset: Any = None) -> SequentialSampler:
+        return SequentialSampler(train_dataset if train_dataset is not None else self.train_dataset)  # Draws shuffles
+
+
+def _fast_attention(device: torch.device) -> contextlib.AbstractContextManager[Any]:
+    """On a CPU the plain product is faster in backward than the fused kernels for sequences below some 200 tokens."""
+    return sdpa_kernel(SDPBackend.MATH) if device.type == "cpu" else contextlib.nullcontext()

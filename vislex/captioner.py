@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -77,6 +77,8 @@ class CaptionerConfig(PreTrainedConfig):
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values, without leftovers in sub-configs that ``from_dict`` would refuse."""
+        import vislex.auto  # noqa: F401
+
         values = super().to_dict()
         for part in _PARTS:
             values[f"{part}_config"] = drop_unknown_keys(values[f"{part}_config"])
@@ -170,7 +172,12 @@ class Captioner(PreTrainedModel, GenerationMixin):
                 f"the tokenizer has {len(tokenizer)} entries, the decoder {decoder.config.vocab_size}; create the "
                 "decoder with this tokenizer"
             )
+        # A composite config resets the attention implementation of the sub-configs it is given.
+        models = [m for part in (encoder, decoder) for m in part.modules() if isinstance(m, PreTrainedModel)]
+        implementations = [model.config._attn_implementation for model in models]
         config = CaptionerConfig(encoder_config=encoder.config, decoder_config=decoder.config)
+        for model, implementation in zip(models, implementations, strict=True):
+            model.config._attn_implementation_internal = implementation
         captioner = cls(config, encoder, decoder)
         captioner.processor = CaptionProcessor(
             create_image_processor(encoder.spec), tokenizer, max_length=decoder.config.max_length
@@ -287,13 +294,8 @@ class Captioner(PreTrainedModel, GenerationMixin):
             raise CheckpointError("this captioner has no processor; set captioner.processor or use from_parts")
         training = self.training
         self.eval()
-        queue = iter(
-            [images]
-            if isinstance(images, str | Path) or not isinstance(images, Iterable | Sequence)
-            else [images]
-            if getattr(images, "ndim", None) == 3
-            else images
-        )
+        single = isinstance(images, str | Path) or not isinstance(images, Iterable) or getattr(images, "ndim", 4) == 3
+        queue = iter([images] if single else images)
         captions: list[Caption] = []
         try:
             while batch := list(islice(queue, batch_size)):
@@ -370,7 +372,8 @@ class Captioner(PreTrainedModel, GenerationMixin):
             ) from error
         if missing := sorted(info["missing_keys"]):
             raise CheckpointError(
-                f"'{pretrained_model_name_or_path}' is incomplete: {len(missing)} weights are missing, first {missing[0]}"
+                f"'{pretrained_model_name_or_path}' is incomplete: {len(missing)} weights are missing, "
+                f"the first is {missing[0]}"
             )
         if captioner.config.saved_by_reference("encoder"):
             captioner._load_referenced_encoder()

@@ -408,6 +408,16 @@ SUITES: dict[str, Row] = {
         "scenes of emoji drawings by two artists: captions, VQA, referring segmentation, images",
         {},
     ),
+    "coco": ("vislex.data.coco:load", "COCO captions in Karpathy's splits, from a folder or a hub id", {}),
+    "flickr30k": ("vislex.data.flickr30k:load", "Flickr30k captions, from a folder or a hub id", {}),
+    "folder": ("vislex.data.folder:load", "your own images with captions.jsonl", {}),
+    "localized_narratives": (
+        "vislex.data.localized_narratives:load",
+        "Localized Narratives (long captions), from a folder or a hub id",
+        {},
+    ),
+    "nocaps": ("vislex.data.nocaps:load", "NoCaps by domain, from a folder or a hub id", {}),
+    "textcaps": ("vislex.data.textcaps:load", "TextCaps, from a folder or a hub id", {}),
 }
 
 CATALOG: dict[str, dict[str, Row]] = {

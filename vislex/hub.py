@@ -112,7 +112,9 @@ def check_folder(folder: str | Path) -> None:
 
 def drop_unknown_keys(config: dict[str, Any]) -> dict[str, Any]:
     """A config to be saved, without what ``check_config`` would refuse: leftovers of old checkpoints in sub-configs."""
-    if (model_type := config.get("model_type")) is None:
+    from transformers.models.auto.configuration_auto import CONFIG_MAPPING
+
+    if (model_type := config.get("model_type")) not in CONFIG_MAPPING:
         return config
     allowed = allowed_keys(model_type)
     return {

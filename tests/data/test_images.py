@@ -131,7 +131,7 @@ def test_missing_folder_and_too_many_bytes(tmp_path: Path) -> None:
     with pytest.raises(ImageError, match="is a folder"):
         load_image(tmp_path)
     _photo().save(tmp_path / "a.bmp")
-    with pytest.raises(ImageError, match="at most 100 are read"):
+    with pytest.raises(ImageError, match="more than 100 bytes"):
         load_image(tmp_path / "a.bmp", max_bytes=100)
     with pytest.raises(ImageError, match="at most 200"):
         load_image(tmp_path / "a.bmp", max_pixels=200)

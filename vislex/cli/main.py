@@ -11,7 +11,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -32,6 +32,9 @@ VERBS: dict[str, tuple[str, str]] = {
     "compare": ("vislex.cli.compare", "Train what is missing, measure all, write the report."),
     "report": ("vislex.cli.report", "Write a report from result files."),
 }
+
+# click's own class, or that of the copy of click inside newer versions of typer
+_USAGE_ERROR: Any = typer.BadParameter.__bases__[0]
 
 
 def available_verbs() -> dict[str, tuple[str, str]]:
@@ -82,12 +85,11 @@ def _run(called: str | None, given: list[str]) -> int:
     verbs = available_verbs()
     if called is not None and called not in verbs:
         raise UnknownNameError(f"unknown verb '{called}'{did_you_mean(called, verbs)} See 'vislex --help'")
-    usage_error = typer.BadParameter.__bases__[0]  # click's own, or the copy inside newer versions of typer
     try:
         result = typer.main.get_command(_build_app(verbs, called)).main(
             given, prog_name="vislex", standalone_mode=False
         )
-    except usage_error as error:
+    except _USAGE_ERROR as error:
         see = f"vislex {called} --help" if called else "vislex --help"
         message = " ".join(error.format_message().split()).rstrip(".")
         if not message:  # no verb at all: typer has shown the help

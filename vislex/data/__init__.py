@@ -2,12 +2,28 @@
 
 from __future__ import annotations
 
+import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from datasets import Dataset
 
-__all__ = ["load_suite"]
+_PUBLIC = {
+    "JsonlWriter": "vislex.data.jsonl",
+    "expand_images": "vislex.data.images",
+    "load_dataset": "vislex.data.sources",
+    "load_image": "vislex.data.images",
+    "read_jsonl": "vislex.data.jsonl",
+}
+
+__all__ = sorted([*_PUBLIC, "load_suite"])
+
+
+def __getattr__(name: str) -> Any:
+    """Imports a public name when it is first used, so that ``vislex.data`` alone loads nothing heavy."""
+    if name in _PUBLIC:
+        return getattr(importlib.import_module(_PUBLIC[name]), name)
+    raise AttributeError(f"module 'vislex.data' has no attribute '{name}'")
 
 
 def load_suite(name: str, task: str, **options: Any) -> Dataset:

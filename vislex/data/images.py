@@ -12,7 +12,7 @@ import io
 import re
 import struct
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +20,16 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from vislex.errors import ImageError
 
-__all__ = ["FORMATS", "IMAGE_SUFFIXES", "MAX_BYTES", "MAX_FRAMES", "MAX_PIXELS", "expand_images", "load_image"]
+__all__ = [
+    "FORMATS",
+    "IMAGE_SUFFIXES",
+    "MAX_BYTES",
+    "MAX_FRAMES",
+    "MAX_PIXELS",
+    "decode_image",
+    "expand_images",
+    "load_image",
+]
 
 FORMATS = ("PNG", "JPEG", "MPO", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF")
 IMAGE_SUFFIXES = frozenset(
@@ -62,9 +71,9 @@ def load_image(
 
     Args:
         path: The file.
-        max_pixels: Largest width x height; also the cap on frames x pixels of an animation's header.
+        max_pixels: Largest width x height.
         max_bytes: Largest file.
-        max_frames: Largest number of frames.
+        max_frames: Largest number of frames of an animation.
 
     Returns:
         A PIL image of mode RGB.
@@ -72,26 +81,41 @@ def load_image(
     Raises:
         ImageError: If the file is missing, no image, truncated, of a format outside ``FORMATS``, or over a cap.
     """
-    file = Path(path)
-    data = _read_bytes(file, max_bytes)
+    data = _read_bytes(Path(path), max_bytes)
+    return decode_image(data, str(path), max_pixels=max_pixels, max_bytes=max_bytes, max_frames=max_frames)
+
+
+def decode_image(
+    data: bytes,
+    name: str,
+    *,
+    max_pixels: int = MAX_PIXELS,
+    max_bytes: int = MAX_BYTES,
+    max_frames: int = MAX_FRAMES,
+) -> Image.Image:
+    """Decodes the bytes of an image file as ``load_image`` does; errors call it ``name``."""
+    if not data:
+        raise ImageError(f"'{name}' is empty")
+    if len(data) > max_bytes:
+        raise ImageError(f"'{name}' has more than {max_bytes:,} bytes, the most that is read; resize it first")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Pillow's own bomb warning: the caps below decide
             with Image.open(io.BytesIO(data), formats=_formats()) as image:
-                _check_size(image, file, max_pixels, max_frames)
+                _check_size(image, name, max_pixels, max_frames)
                 image.load()
                 return _to_rgb(_upright(image))
     except ImageError:
         raise
     except UnidentifiedImageError as error:
-        raise ImageError(f"'{file}' {_what_instead(data)}; {_allowed()}") from error
+        raise ImageError(f"'{name}' {_what_instead(data)}; {_allowed()}") from error
     except Image.DecompressionBombError as error:
         raise ImageError(
-            f"'{file}' has more pixels than can be opened safely; at most {max_pixels:,}: resize it first"
+            f"'{name}' has more pixels than can be opened safely; at most {max_pixels:,}: resize it first"
         ) from error
     except _BROKEN as error:
         reason = " ".join(str(error).split()) or type(error).__name__
-        raise ImageError(f"'{file}' is truncated or damaged ({reason}); fetch or export it again") from error
+        raise ImageError(f"'{name}' is truncated or damaged ({reason}); fetch or export it again") from error
 
 
 def expand_images(paths: Iterable[str | Path]) -> list[Path]:
@@ -146,24 +170,20 @@ def _read_bytes(file: Path, max_bytes: int) -> bytes:
             data = stream.read(max_bytes + 1)
     except OSError as error:
         raise ImageError(f"cannot read '{file}': {error.strerror}") from error
-    if not data:
-        raise ImageError(f"'{file}' is empty")
-    if len(data) > max_bytes:
-        raise ImageError(f"'{file}' has {file.stat().st_size:,} bytes; at most {max_bytes:,} are read: resize it first")
     return data
 
 
-def _check_size(image: Image.Image, file: Path, max_pixels: int, max_frames: int) -> None:
+def _check_size(image: Image.Image, name: str, max_pixels: int, max_frames: int) -> None:
     width, height = image.size
     if width < 1 or height < 1:
-        raise ImageError(f"'{file}' is {width} x {height} pixels: there is nothing to see")
+        raise ImageError(f"'{name}' is {width} x {height} pixels: there is nothing to see")
     if width * height > max_pixels:
         raise ImageError(
-            f"'{file}' is {width} x {height} = {width * height:,} pixels; at most {max_pixels:,}: resize it first"
+            f"'{name}' is {width} x {height} = {width * height:,} pixels; at most {max_pixels:,}: resize it first"
         )
     frames = getattr(image, "n_frames", 1)
     if frames > max_frames:
-        raise ImageError(f"'{file}' has {frames:,} frames; at most {max_frames:,}: extract the frame you mean")
+        raise ImageError(f"'{name}' has {frames:,} frames; at most {max_frames:,}: extract the frame you mean")
     image.seek(0)
 
 
@@ -223,6 +243,6 @@ def _is_image(file: Path, root: Path) -> bool:
     return not hidden and file.suffix.lower() in IMAGE_SUFFIXES and file.is_file()
 
 
-def _natural(path: Path) -> Sequence[tuple[int, int, str]]:
+def _natural(path: Path) -> list[tuple[int, int, str]]:
     pieces = re.split(r"(\d+)", str(path).lower())
     return [(0, int(piece), "") if piece.isdigit() else (1, 0, piece) for piece in pieces]

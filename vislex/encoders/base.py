@@ -4,13 +4,22 @@ from __future__ import annotations
 
 from typing import Any
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
 from transformers import PreTrainedConfig, PreTrainedModel
 
-from vislex.errors import SpecError
+from vislex.errors import ConfigError, SpecError
 from vislex.specs import EncoderSpec, VisionTokens
 
-__all__ = ["VisionEncoder", "VisionEncoderConfig"]
+__all__ = [
+    "VisionEncoder",
+    "VisionEncoderConfig",
+    "check_variant",
+    "flatten_map",
+    "mark_initialized",
+    "meta_device",
+    "pair",
+]
 
 
 class VisionEncoderConfig(PreTrainedConfig):
@@ -39,6 +48,7 @@ class VisionEncoder(PreTrainedModel):
     main_input_name = "pixel_values"
     base_model_prefix = ""
     supports_gradient_checkpointing = True
+    _supports_sdpa = True
 
     @property
     def spec(self) -> EncoderSpec:
@@ -58,7 +68,8 @@ class VisionEncoder(PreTrainedModel):
                 None for a catalog name, whose ``options`` hold everything.
             pretrained: Whether to load weights; their own preprocessing values then win, a difference from
                 ``options`` is an error.
-            tiny: Whether to apply the row's ``tiny`` override: the same classes at a test's size.
+            tiny: Whether the same classes are built at a test's size; a catalog row's ``tiny`` override is in
+                ``options`` already.
             **options: Options of the catalog row, overridden by the caller's.
         """
         raise SpecError(f"{cls.__name__} does not implement create(); see CONTRIBUTING.md, 'Adding an encoder'")
@@ -74,3 +85,58 @@ class VisionEncoder(PreTrainedModel):
             Tokens float[B, N, D] without prefix tokens, their mask, and the pooled descriptor if there is one.
         """
         raise SpecError(f"{type(self).__name__} does not implement forward()")
+
+    def init_weights(self) -> None:
+        """Keeps the initialisation that the backbone gave itself.
+
+        transformers would draw every linear and convolution again from N(0, 0.02), also when this encoder is built
+        inside another model: conv nets then map all images to nearly zero, and an untrained baseline means nothing.
+        """
+        if not any(parameter.is_meta for parameter in self.parameters()):
+            mark_initialized(self)
+        self.tie_weights(recompute_mapping=False)
+
+    def get_input_embeddings(self) -> nn.Module | None:
+        """None: pixels have no embedding table."""
+        return None
+
+    def _check_size(self, pixel_values: Tensor) -> None:
+        """Raises a ``SpecError`` where pixels float[B, 3, H, W] have not the spec's height and width."""
+        if self.config.spec is not None and tuple(pixel_values.shape[-2:]) != tuple(self.config.spec["image_size"]):
+            raise SpecError(
+                f"{self.config.name or type(self).__name__} takes images of {tuple(self.config.spec['image_size'])} "
+                f"pixels (height, width), got {tuple(pixel_values.shape)}; use vislex.create_image_processor(spec)"
+            )
+
+
+def mark_initialized(model: nn.Module) -> None:
+    """Tells transformers that every module of ``model`` holds the weights it should hold."""
+    for module in model.modules():
+        module._is_hf_initialized = True
+
+
+def flatten_map(features: Tensor) -> Tensor:
+    """Rows of a map, one after the other: float[B, D, h, w] -> float[B, h * w, D]."""
+    return features.flatten(2).transpose(1, 2)  # [B, h * w, D]
+
+
+def check_variant(name: str, source: str | None, *, pretrained: bool, tiny: bool) -> None:
+    """Refuses a tiny variant of a name that has none, and pretrained weights for a tiny variant.
+
+    Raises:
+        ConfigError: Saying which.
+    """
+    if tiny and source is not None:
+        raise ConfigError(f"'{name}' has no tiny variant; only the exact names of 'vislex list encoders' have one")
+    if tiny and pretrained:
+        raise ConfigError(f"'{name}': a tiny variant has no pretrained weights; pass one of pretrained and tiny")
+
+
+def pair(size: Any) -> tuple[int, int]:
+    """(height, width) of a side or of a sequence of two."""
+    return (int(size), int(size)) if isinstance(size, int) else (int(size[0]), int(size[1]))
+
+
+def meta_device() -> torch.device:
+    """Device on which models have shapes but no memory."""
+    return torch.device("meta")

@@ -1,1 +1,32 @@
-"""Scorers; every scorer has an id and a version."""
+"""Scorers; every scorer has an id and a version. Importing this package loads neither torch nor numpy."""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+_PUBLIC = {
+    "PairedInterval": "statistics",
+    "bootstrap_bleu": "statistics",
+    "exact_binomial_interval": "statistics",
+    "paired_bootstrap": "statistics",
+    "score_bert": "bertscore",
+    "score_captions": "captions",
+    "score_captions_per_image": "captions",
+    "score_clip": "clipscore",
+    "score_diversity": "diversity",
+    "score_java": "java",
+    "verdict": "statistics",
+}
+
+__all__ = sorted(_PUBLIC)
+
+
+def __getattr__(name: str) -> Any:
+    if name in _PUBLIC:
+        return getattr(importlib.import_module(f"{__name__}.{_PUBLIC[name]}"), name)
+    raise AttributeError(f"module '{__name__}' has no attribute '{name}'")
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -1,0 +1,280 @@
+"""Models that a captioning benchmark can run: folders of vislex, and stock captioners of transformers (``hf:``)."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+import torch
+from torch import nn
+
+from vislex.benchmarks.results import ModelInfo, Origin
+from vislex.errors import CheckpointError
+from vislex.text import postprocess_caption
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+    from vislex.captioner import Caption, Captioner
+
+__all__ = [
+    "CaptionModel",
+    "StockCaptioner",
+    "VislexCaptioner",
+    "folder_hash",
+    "open_caption_model",
+    "parameter_counts",
+    "resolve_device",
+    "resolve_dtype",
+]
+
+
+class CaptionModel(Protocol):
+    """What the benchmark asks of a model.
+
+    Attributes:
+        info: Its row, origin, parameters and hash.
+        device: Where it runs.
+        dtype: Of its weights.
+    """
+
+    info: ModelInfo
+    device: torch.device
+    dtype: torch.dtype
+
+    def caption(self, images: Sequence[Image], *, batch_size: int, **generation: Any) -> list[Caption]:
+        """One caption an image, post-processed, with its network evaluations and its share of the wall time."""
+        ...
+
+
+class VislexCaptioner:
+    """A ``Captioner`` of vislex, from a folder or already in memory."""
+
+    def __init__(self, captioner: Captioner, info: ModelInfo) -> None:
+        self.captioner = captioner.eval()
+        self.info = info
+
+    @property
+    def device(self) -> torch.device:
+        return self.captioner.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.captioner.dtype
+
+    def caption(self, images: Sequence[Image], *, batch_size: int, **generation: Any) -> list[Caption]:
+        generation.pop("prompt", None)
+        return self.captioner.caption(list(images), batch_size=batch_size, **generation)
+
+
+class StockCaptioner:
+    """A captioner of transformers (BLIP, BLIP-2, GIT, ...) behind ``AutoModelForImageTextToText`` and its processor."""
+
+    def __init__(self, model: Any, processor: Any, info: ModelInfo) -> None:
+        self.model = model.eval()
+        self.processor = processor
+        self.info = info
+
+    @classmethod
+    def from_pretrained(
+        cls, source: str, *, row: str | None = None, device: str = "cpu", dtype: torch.dtype = torch.float32
+    ) -> StockCaptioner:
+        """Opens a hub id or a folder; no code of the checkpoint is run.
+
+        Raises:
+            CheckpointError: If it is no captioner that transformers can open.
+        """
+        from transformers import AutoModelForImageTextToText, AutoProcessor
+
+        try:
+            processor = AutoProcessor.from_pretrained(source, trust_remote_code=False)
+            model = AutoModelForImageTextToText.from_pretrained(source, trust_remote_code=False, dtype=dtype)
+        except (OSError, ValueError, KeyError) as error:
+            reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+            raise CheckpointError(
+                f"transformers cannot open a captioner at '{source}': {reason}; give a folder or a hub id of an "
+                "image-text-to-text model, e.g. hf:Salesforce/blip-image-captioning-base"
+            ) from error
+        folder = Path(source)
+        info = ModelInfo(
+            row=row or f"hf:{folder.name if folder.is_dir() else source}",
+            decoder=type(model).__name__,
+            origin="stock",
+            parameters=parameter_counts(model),
+            sha256=folder_hash(folder) if folder.is_dir() else getattr(model.config, "_commit_hash", None),
+        )
+        return cls(model.to(torch.device(device)), processor, info)
+
+    @property
+    def device(self) -> torch.device:
+        return self.model.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.model.dtype
+
+    @torch.inference_mode()
+    def caption(
+        self, images: Sequence[Image], *, batch_size: int, prompt: str | None = None, **generation: Any
+    ) -> list[Caption]:
+        from vislex.captioner import Caption
+
+        beams = int(generation.get("num_beams") or 1)
+        captions = []
+        for start in range(0, len(images), batch_size):
+            batch = list(images[start : start + batch_size])
+            begun = time.perf_counter()
+            given: dict[str, Any] = {"text": [prompt] * len(batch), "padding": True} if prompt else {}
+            if not prompt and getattr(self.model.config, "image_token_index", None) is not None:
+                given = {"text": [""] * len(batch)}  # BLIP-2 writes its image tokens into the prompt
+            inputs = self.processor(images=batch, return_tensors="pt", **given).to(self.device)
+            inputs["pixel_values"] = inputs["pixel_values"].to(self.dtype)
+            ids = self.model.generate(**inputs, **generation)
+            new = self._without_prompt(ids, inputs.get("input_ids"))
+            texts = self.processor.batch_decode(new, skip_special_tokens=True)
+            seconds = (time.perf_counter() - begun) / len(batch)
+            for text, row in zip(texts, new, strict=True):
+                captions.append(Caption(postprocess_caption(text), beams * self._n_tokens(row), seconds))
+        return captions
+
+    def _without_prompt(self, ids: torch.Tensor, prompt: torch.Tensor | None) -> torch.Tensor:
+        """Drops the prompt where the model repeats it."""
+        if prompt is None or ids.shape[1] < prompt.shape[1] or not torch.equal(ids[:, : prompt.shape[1]], prompt):
+            return ids
+        return ids[:, prompt.shape[1] :]
+
+    def _n_tokens(self, row: torch.Tensor) -> int:
+        """Generated tokens with the one that ends the caption: a forward each."""
+        config = self.model.generation_config
+        text = getattr(self.model.config, "text_config", self.model.config)
+        ends = config.eos_token_id if config.eos_token_id is not None else getattr(text, "sep_token_id", None)
+        starts = {config.bos_token_id, config.decoder_start_token_id, config.pad_token_id} - {None}
+        tokens = row.tolist()
+        while tokens and tokens[0] in starts:
+            tokens = tokens[1:]
+        ended = [place for place, token in enumerate(tokens) if token in _as_list(ends)]
+        return ended[0] + 1 if ended else len(tokens)
+
+
+def open_caption_model(
+    name: str | Path,
+    *,
+    row: str | None = None,
+    origin: Origin | None = None,
+    device: str = "auto",
+    dtype: str = "auto",
+) -> CaptionModel:
+    """Opens a model by what a user writes after ``--model``.
+
+    Args:
+        name: A captioner folder of vislex, the name of a shipped one, ``hf:ORG/CAPTIONER`` or ``hf:FOLDER``.
+        row: Name of its row; made from its parts if None.
+        origin: Where the weights came from; found out if None.
+        device: "auto", "cpu", "cuda", ...
+        dtype: "auto" (the checkpoint's), "float32", "bfloat16" or "float16".
+
+    Raises:
+        CheckpointError: If there is no such captioner.
+    """
+    name = str(name)
+    target = resolve_device(device)
+    if name.startswith("hf:"):
+        return StockCaptioner.from_pretrained(
+            name.removeprefix("hf:"), row=row, device=target, dtype=resolve_dtype(dtype) or torch.float32
+        )
+    folder = Path(name)
+    shipped = shipped_captioners()
+    if not folder.is_dir() and name in shipped:
+        folder, origin = shipped[name], origin or "shipped"
+    if not (folder / "config.json").is_file():
+        known = f"; shipped ones are {', '.join(shipped)}" if shipped else ""
+        raise CheckpointError(
+            f"'{name}' is no captioner folder (it has no config.json){known}; hf:NAME opens a stock one"
+        )
+    from vislex.captioner import Captioner
+
+    captioner = Captioner.from_pretrained(folder)
+    if (chosen := resolve_dtype(dtype)) is not None:
+        captioner = captioner.to(chosen)
+    captioner = captioner.to(torch.device(target))
+    info = describe_folder(captioner, folder, row=row, origin=origin or "local")
+    return VislexCaptioner(captioner, info)
+
+
+def shipped_captioners() -> dict[str, Path]:
+    """Folders of the captioners that vislex ships, by name."""
+    import vislex
+
+    weights = Path(vislex.__file__).parent / "weights"
+    return {folder.name: folder for folder in sorted(weights.glob("captioner-*")) if (folder / "config.json").is_file()}
+
+
+def describe_folder(captioner: Captioner, folder: Path, *, row: str | None, origin: Origin) -> ModelInfo:
+    """What a captioner folder says of itself: its parts, its training and its weights."""
+    encoder = getattr(captioner.encoder.config, "name", None) or type(captioner.encoder).__name__
+    decoder = getattr(captioner.decoder.config, "model_type", type(captioner.decoder).__name__).removeprefix("vislex_")
+    return ModelInfo(
+        row=row or f"{encoder} + {decoder}",
+        encoder=encoder,
+        decoder=decoder,
+        origin=origin,
+        parameters=parameter_counts(captioner),
+        sha256=folder_hash(folder),
+    )
+
+
+def parameter_counts(model: nn.Module) -> dict[str, int]:
+    """Counts of a model: "total", "trainable", "frozen", and "budgeted", the trainable ones that a budget counts.
+
+    A budget leaves out token embeddings and the heads tied to them: they follow from the vocabulary, not the design.
+    """
+    total = sum(parameter.numel() for parameter in model.parameters())
+    trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    tables = set()
+    for module in model.modules():
+        if isinstance(module, nn.Embedding) and module.num_embeddings >= 256:
+            tables.add(id(module.weight))
+    count = sum(parameter.numel() for parameter in trainable)
+    budgeted = sum(parameter.numel() for parameter in trainable if id(parameter) not in tables)
+    return {"total": total, "trainable": count, "frozen": total - count, "budgeted": budgeted}
+
+
+def folder_hash(folder: Path) -> str:
+    """sha256 over the weights and configs of a folder."""
+    digest = hashlib.sha256()
+    for file in sorted([*folder.rglob("*.safetensors"), *folder.rglob("config.json")]):
+        digest.update(str(file.relative_to(folder)).encode())
+        digest.update(file.read_bytes())
+    return digest.hexdigest()
+
+
+def resolve_device(device: str) -> str:
+    """ "auto" is CUDA where there is one, else the CPU."""
+    return ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
+
+
+def resolve_dtype(dtype: str) -> torch.dtype | None:
+    """The torch dtype of a name; None for "auto".
+
+    Raises:
+        CheckpointError: If the name is no dtype that models run in.
+    """
+    if dtype == "auto":
+        return None
+    allowed = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+    if dtype not in allowed:
+        raise CheckpointError(f"unknown dtype '{dtype}'; allowed are auto, {', '.join(allowed)}")
+    return allowed[dtype]
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object, empty if the file is not there."""
+    return dict(json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else {}
+
+
+def _as_list(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else [value]

@@ -1,0 +1,218 @@
+"""``compare``: trains the captioners that are missing, measures all in the same way, and writes the report.
+
+Every arm shares the data, the tokenizer, the post-processing and the budget. ``NAME@untrained`` is the control: the
+same architecture, frozen with random weights, and the same downstream training. A finished run is found by its key and
+skipped, so a comparison may be stopped and filled over days.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from vislex.benchmarks.arms import Arm, train_arm
+from vislex.benchmarks.caption_data import CaptionData, load_suite_captions
+from vislex.benchmarks.caption_models import open_caption_model
+from vislex.benchmarks.captioning import Generation, bound_runs, evaluate, run_key
+from vislex.benchmarks.report import write_report
+from vislex.benchmarks.results import Results, ResultsFile, Run
+from vislex.config import Config
+from vislex.errors import ConfigError
+
+__all__ = ["ComparisonConfig", "run"]
+
+FIXED = ("margin", "pairs", "baseline", "metric")
+
+
+class ComparisonConfig(Config):
+    """What is compared; written into the result file before the first run.
+
+    Attributes:
+        encoders: Names of encoders; ``NAME@untrained`` is the control of NAME.
+        decoders: Names of decoders.
+        models: Captioners that are measured without training: folders, names of shipped ones, ``hf:`` names.
+        budget: Budget of each training, a row of ``budgets.yaml``.
+        seeds: Number of downstream trainings of each arm, with the seeds 0, 1, ...
+        lrs: Learning rates that every arm tries with its first seed; the best on val is used. Empty: the recipe's own.
+        suite: Suite of drawings.
+        splits: Splits that are scored.
+        size: Images of each split.
+        image_size: Side in pixels at which images are drawn.
+        vocabulary: Vocabulary of the suite.
+        margin: Smallest difference of CIDEr-D (in [0, 10]) that counts; None gives no verdicts.
+        pairs: Rows [a, b] whose difference a - b is asked for. Empty: every encoder against its control, and with
+            ``baseline`` every row against that one.
+        baseline: A row, e.g. "siglip-tiny + prefix".
+        train: Further ``key=value`` of the recipe ``caption`` for every arm.
+    """
+
+    encoders: list[str] = Field(default_factory=list)
+    decoders: list[str] = Field(default_factory=list)
+    models: list[str] = Field(default_factory=list)
+    budget: Literal["smoke", "demo", "standard", "long"] = "standard"
+    seeds: int = Field(default=1, ge=1)
+    lrs: list[float] = Field(default_factory=list)
+    suite: str = "openmoji"
+    splits: list[str] = Field(default_factory=lambda: ["test_composition"])
+    size: int = Field(default=1000, ge=2)
+    image_size: int = Field(default=64, ge=8)
+    vocabulary: str = "default"
+    margin: float | None = Field(default=None, ge=0)
+    pairs: list[list[str]] = Field(default_factory=list)
+    baseline: str | None = None
+    metric: Literal["CIDEr-D"] = "CIDEr-D"
+    generation: Generation = Field(default_factory=Generation)
+    batch_size: int = Field(default=64, ge=1)
+    n_latency: int = Field(default=16, ge=0)
+    n_images: int = Field(default=24, ge=0)
+    device: str = "auto"
+    dtype: str = "float32"
+    train: list[str] = Field(default_factory=list)
+    out: Path = Path("runs/compare")
+
+    @model_validator(mode="after")
+    def _something_to_do(self) -> ComparisonConfig:
+        if bool(self.encoders) != bool(self.decoders):
+            raise ValueError("encoders and decoders belong together: give at least one of each, or only models")
+        if not self.encoders and not self.models:
+            raise ValueError("nothing to compare: give encoders and decoders, or models")
+        return self
+
+    @property
+    def arms(self) -> list[Arm]:
+        """Every encoder with every decoder and seed, seeds outermost, so that a stopped comparison is balanced."""
+        return [
+            Arm(encoder=encoder, decoder=decoder, seed=seed)
+            for seed in range(self.seeds)
+            for decoder in self.decoders
+            for encoder in self.encoders
+        ]
+
+    def wanted_pairs(self) -> list[list[str]]:
+        """``pairs``, or what follows from controls and baseline."""
+        if self.pairs:
+            return self.pairs
+        rows = list(dict.fromkeys(arm.row for arm in self.arms))
+        pairs = [
+            [arm.row, arm.control.row]
+            for arm in self.arms
+            if arm.seed == 0 and arm.control.row in rows and not arm.is_control
+        ]
+        if self.baseline:
+            pairs += [
+                [row, self.baseline] for row in rows if row != self.baseline and [row, self.baseline] not in pairs
+            ]
+        return pairs
+
+
+def run(config: ComparisonConfig, *, log: Callable[[str], None] = lambda line: None) -> Path:
+    """Runs a comparison, or what is left of it.
+
+    Args:
+        config: What is compared.
+        log: Called with a line of progress.
+
+    Returns:
+        Path of the report; the result file lies beside it as ``results.json``.
+
+    Raises:
+        ConfigError: If the folder holds runs that were made under another margin or other pairs.
+    """
+    file = ResultsFile(config.out / "results.json")
+    _write_config(file, config)
+    data = [_load(config, split) for split in config.splits]
+    for record in data:
+        for bound in bound_runs(record):
+            file.append(bound, record.record)
+    for place, arm in enumerate(config.arms, start=1):
+        _measure_arm(config, arm, data, file, lambda line, place=place: log(f"[{place}/{len(config.arms)}] {line}"))
+    for name in config.models:
+        _measure_model(config, name, data, file, log)
+    return write_report(file.load(), config.out / "report.html", n_images=config.n_images)
+
+
+def _measure_arm(
+    config: ComparisonConfig, arm: Arm, data: list[CaptionData], file: ResultsFile, log: Callable[[str], None]
+) -> None:
+    identity = {"arm": arm.identity(config.budget, config.train, config.lrs), "suite": data[0].record.provenance}
+    keys = [run_key(identity, part, config.generation, config.batch_size, config.dtype) for part in data]
+    results = file.load()
+    missing = [(part, key) for part, key in zip(data, keys, strict=True) if results.find(key) is None]
+    if not missing:
+        log(f"{arm.title}: finished before, skipped")
+        return
+    trained = train_arm(arm, budget=config.budget, folder=config.out / "models", overrides=config.train, lrs=config.lrs)
+    log(f"{arm.title}: " + (f"trained live in {trained.seconds:.0f} s" if trained.live else "trained before"))
+    model = open_caption_model(trained.folder, device=config.device, dtype=config.dtype)
+    model.info = trained.describe(model.info)
+    for part, key in missing:
+        made = evaluate(
+            model,
+            part,
+            generation=config.generation,
+            batch_size=config.batch_size,
+            n_latency=config.n_latency,
+            key=key,
+            config=trained.config,
+        )
+        file.append(made, part.record)
+        log(_line(arm.title, part, made))
+
+
+def _measure_model(
+    config: ComparisonConfig, name: str, data: list[CaptionData], file: ResultsFile, log: Callable[[str], None]
+) -> None:
+    model = open_caption_model(name, row=_row_name(name), device=config.device, dtype=config.dtype)
+    for part in data:
+        dtype = str(model.dtype).removeprefix("torch.")
+        key = run_key(model.info.sha256 or name, part, config.generation, config.batch_size, dtype)
+        if file.find(key) is not None:
+            log(f"{name} on {part.record.split}: finished before, skipped")
+            continue
+        settings = {"generation": config.generation, "batch_size": config.batch_size, "n_latency": config.n_latency}
+        made = evaluate(model, part, key=key, **settings)
+        file.append(made, part.record)
+        log(_line(f"{name} ({model.info.origin})", part, made))
+
+
+def _load(config: ComparisonConfig, split: str) -> CaptionData:
+    return load_suite_captions(
+        config.suite,
+        split=split,
+        size=config.size,
+        image_size=config.image_size,
+        n_images=config.n_images,
+        vocabulary=config.vocabulary,
+    )
+
+
+def _write_config(file: ResultsFile, config: ComparisonConfig) -> None:
+    """Fixes margin and pairs before the first run; afterwards they may not change."""
+    values = {**config.model_dump(mode="json"), "pairs": config.wanted_pairs()}
+    before: Results = file.load()
+    if before.config is not None and before.runs:
+        changed = [name for name in FIXED if before.config.get(name) != values[name] and before.config.get(name)]
+        measured = any(run.model.origin not in ("floor", "ceiling") for run in before.runs)
+        grown = changed == ["pairs"] and all(pair in values["pairs"] for pair in before.config["pairs"])
+        if changed and measured and not grown:
+            raise ConfigError(
+                f"'{file.path}' holds runs made under another {' and '.join(changed)}; what counts is fixed before the "
+                "runs: choose another --out, or give the values of its config"
+            )
+    values["written"] = (before.config or {}).get("written") or time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+    file.set_config(values)
+
+
+def _row_name(name: str) -> str:
+    return name if name.startswith("hf:") else Path(name).name
+
+
+def _line(title: str, data: CaptionData, made: Run) -> str:
+    scores = ", ".join(
+        f"{name} {100 * made.scores[name]:.1f}" for name in ("CIDEr-D", "scene-F1") if name in made.scores
+    )
+    return f"{title} on {data.record.split}: {scores} (x 100, {made.timing.seconds:.0f} s)"

@@ -1,0 +1,325 @@
+"""A comparison as one HTML file: tables, intervals, plots, captions beside their references, and how it was made.
+
+The page makes no request: style, plots (inline SVG) and images (data URIs) are inside.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from html import escape
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from vislex.benchmarks import report_plots as plots
+from vislex.benchmarks.results import DataRecord, Results, Run
+from vislex.benchmarks.summary import UNTRAINED, Pair, Row, compare_rows, control_pairs, summarise
+from vislex.errors import DataError
+
+__all__ = ["all_pairs", "captioning_table", "render", "write_report"]
+
+SCORES = ("CIDEr-D", "BLEU-4", "ROUGE-L", "scene-F1", "hallucination", "distinct-2", "mean length")
+HUNDREDFOLD = {"CIDEr-D", "BLEU-1", "BLEU-2", "BLEU-3", "BLEU-4", "ROUGE-L", "scene-F1", "hallucination", "distinct-2"}
+LOWER_IS_BETTER = {"hallucination"}
+
+
+def write_report(results: Results, path: str | Path, *, title: str | None = None, n_images: int = 24) -> Path:
+    """Writes the page.
+
+    Args:
+        results: What was measured; several result files are joined with ``Results.merge``.
+        path: File to write; its folder is made.
+        title: Headline; made from the data if None.
+        n_images: Most images in the grid; they are the first rows of the split, not chosen ones.
+
+    Returns:
+        ``path``.
+
+    Raises:
+        DataError: If there is no run to report.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(render(results, title=title, n_images=n_images), encoding="utf-8")
+    return path
+
+
+def render(results: Results, *, title: str | None = None, n_images: int = 24) -> str:
+    """The page as one string; see ``write_report``."""
+    if not results.runs:
+        raise DataError("there is no finished run to report; make one with 'vislex compare' or 'vislex bench'")
+    used = [record for key, record in results.data.items() if any(run.data == key for run in results.runs)]
+    sections = [_captioning(results, record, n_images) for record in used]
+    sections += [_retrieval(results, record) for record in used]
+    sections += [_latency(results), _provenance(results)]
+    body = "\n".join(section for section in sections if section)
+    heading = title or "Vision encoders and caption decoders, compared"
+    credits = sorted({record.attribution for record in used if record.attribution})
+    style = resources.files("vislex.benchmarks").joinpath("report.css").read_text(encoding="utf-8")
+    return (
+        '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        f"<title>{escape(heading)}</title>\n<style>\n{style}</style>\n</head>\n<body>\n<main>\n"
+        f"{_header(heading, results, used)}\n{body}\n<footer>{escape(chr(10).join(credits))}</footer>\n"
+        "</main>\n</body>\n</html>\n"
+    )
+
+
+def all_pairs(results: Results, record: DataRecord, metric: str = "CIDEr-D") -> list[Pair]:
+    """Paired differences that a result file asks for: its config's pairs, else every encoder against its control."""
+    rows = {row.name: row for row in summarise(results, record)}
+    config = results.config or {}
+    wanted = [tuple(pair) for pair in config.get("pairs", [])] or control_pairs(rows.values())
+    margin = config.get("margin") if config.get("verdicts", True) else None
+    return [
+        compare_rows(results, record, a, b, metric=metric, margin=margin) for a, b in wanted if a in rows and b in rows
+    ]
+
+
+def captioning_table(rows: Sequence[Row]) -> str:
+    """The summary table: scores x 100 with their spread over seeds, time, evaluations and parameters."""
+    names = [name for name in SCORES if any(name in row.scores for row in rows)]
+    models = [row for row in rows if row.is_model]
+    best = {name: _best(models, name) for name in names}
+    top = max((row.scores.get("CIDEr-D", 0.0) for row in rows), default=0.0) or 1.0
+    hue = plots.colours(rows)
+    head = ["model", *names, "ms / caption", "captions / s", "evaluations", "trainable", "frozen"]
+    lines = []
+    for row in rows:
+        cells = [f"<td>{_label(row, hue[row.name])}</td>"]
+        for name in names:
+            text = _score(row, name)
+            strong = ' class="best"' if row.name == best[name] and len(models) > 1 else ""
+            if name == "CIDEr-D":
+                width = 100 * max(0.0, row.scores.get(name, 0.0)) / top
+                cells.append(f'<td class="bar"><i style="width:{width:.1f}%"></i><span{strong}>{text}</span></td>')
+            else:
+                cells.append(f"<td><span{strong}>{text}</span></td>")
+        for field, digits in (("latency_ms", 1), ("throughput", 0), ("evaluations", 1)):
+            cells.append(f"<td>{_number(row.timing(field) if row.is_model else None, digits)}</td>")
+        for field in ("trainable", "frozen"):
+            cells.append(f"<td>{_count(row.model.parameters.get(field))}</td>")
+        lines.append(f'<tr class="{"model" if row.is_model else "bound"}">{"".join(cells)}</tr>')
+    return _table(head, lines)
+
+
+def _header(heading: str, results: Results, used: Sequence[DataRecord]) -> str:
+    first = results.runs[0].provenance
+    seeds = sorted({run.model.seed for run in results.runs if run.model.seed is not None})
+    chips = [("data", f"{record.name}, {record.split}, n = {len(record.ids):,}") for record in used]
+    if budget := (results.config or {}).get("budget"):
+        chips.append(("budget", str(budget)))
+    if seeds:
+        chips.append(("training seeds", ", ".join(map(str, seeds))))
+    git = first.get("git") or {}
+    chips += [
+        ("made", str(first.get("time", "?")).replace("T", " ").replace("+00:00", " UTC")),
+        ("vislex", str(first.get("vislex", "?")) + (f" at {git['revision'][:9]}" if git.get("revision") else "")),
+        ("machine", f"{first.get('processor', '?')}, {first.get('threads')} threads"),
+    ]
+    items = "".join(f'<span class="chip"><b>{escape(name)}</b> {escape(value)}</span>' for name, value in chips)
+    links = "".join(f'<a href="#{record.key}">{escape(record.split)}</a>' for record in used)
+    return (
+        f"<header><h1>{escape(heading)}</h1>\n"
+        '<p class="soft">Every row shares the data, tokenizer, post-processing and budget; rows differ in what their '
+        "name says. Scores are on the official scales times 100.</p>\n"
+        f'<div class="chips">{items}</div><nav>{links}<a href="#provenance">how it was made</a></nav></header>'
+    )
+
+
+def _captioning(results: Results, record: DataRecord, n_images: int) -> str:
+    rows = summarise(results, record)
+    if not rows:
+        return ""
+    pairs = all_pairs(results, record)
+    drawn = [
+        ("Quality against latency", plots.quality_against_latency(rows)),
+        ("Quality by caption length", plots.quality_by_length(rows, record)),
+        ("Learning curves", plots.learning_curves(rows)),
+    ]
+    cards = "".join(f'<div class="card"><h3>{name}</h3>{svg}</div>' for name, svg in drawn if svg)
+    notes = (
+        f"n = {len(record.ids):,} images; the idf of CIDEr-D is taken over the same {len(record.ids):,}. Hollow marks "
+        "and dashed lines are encoders with random weights, trained in the same way. The floors see no image, or only "
+        "its pixels; the ceiling is one held-out reference scored against the others. Parameters are counted without "
+        "token embeddings and tied heads. One forward of one caption is an evaluation."
+    )
+    return (
+        f'<h2 id="{record.key}">Captioning on {escape(record.name)}, {escape(record.split)}</h2>\n'
+        f'<div class="card scroll">{captioning_table(rows)}<p class="note">{notes}</p></div>\n'
+        f'{_paired(pairs)}\n<div class="plots">{cards}</div>\n{_grid(rows, record, n_images)}'
+    )
+
+
+def _paired(pairs: Sequence[Pair]) -> str:
+    if not pairs:
+        return ""
+    judged = any(pair.verdict for pair in pairs)
+    head = ["a against b", "a", "b", "difference", "95 % interval", "smallest detectable"]
+    head += ["margin", "verdict"] if judged else []
+    lines = []
+    for pair in pairs:
+        interval = pair.interval
+        colour = "good" if interval.low > 0 else "bad" if interval.high < 0 else ""
+        cells = [
+            f"<td>{escape(pair.a)} <span class='soft'>against</span> {escape(pair.b)}</td>",
+            f"<td>{100 * pair.mean_a:.1f}</td><td>{100 * pair.mean_b:.1f}</td>",
+            f'<td class="{colour}"><b>{100 * interval.difference:+.1f}</b></td>',
+            f"<td>[{100 * interval.low:+.1f}, {100 * interval.high:+.1f}]</td>",
+            f"<td>{100 * interval.minimal_detectable_effect:.1f}</td>",
+        ]
+        if judged:
+            cells.append(f"<td>{100 * (pair.margin or 0):+.1f}</td><td><b>{escape(pair.verdict or '')}</b></td>")
+        lines.append(f"<tr>{''.join(cells)}</tr>")
+    first = pairs[0]
+    covers = sorted({pair.covers for pair in pairs})
+    note = (
+        f"Differences of {first.metric} x 100 on the same images and seeds, by a paired bootstrap over "
+        f"{' / '.join(covers)}; n = {first.interval.n:,}. "
+        + (
+            "The margin was written before the runs."
+            if judged
+            else "No margin was fixed before, so no verdict is given."
+        )
+    )
+    return (
+        f'<h2>Paired differences</h2>\n<div class="card"><div class="scroll">{_table(head, lines)}</div>'
+        f'<p class="note">{escape(note)}</p>{plots.paired_differences(pairs)}</div>'
+    )
+
+
+def _grid(rows: Sequence[Row], record: DataRecord, n_images: int) -> str:
+    shown = [row for row in rows if row.is_model and row.runs[0].captions]
+    places = [index for index, identity in enumerate(record.ids) if identity in record.images][:n_images]
+    if not shown or not places:
+        return ""
+    hue = plots.colours(rows)
+    samples = []
+    for place in places:
+        identity = record.ids[place]
+        references = "".join(f"<li>{escape(text)}</li>" for text in record.references.get(identity, [])[:5])
+        captions = "".join(_caption(row, place, hue[row.name]) for row in shown)
+        samples.append(
+            f'<div class="card sample"><div><img src="{record.images[identity]}" alt="{escape(identity)}">'
+            f'<div class="id">{escape(identity)}</div></div><div><ul>{references}</ul><dl>{captions}</dl></div></div>'
+        )
+    note = (
+        f"The first {len(places)} images of the split, not chosen ones. Bullets are references; "
+        "the number is the caption's own CIDEr-D x 100."
+    )
+    return f'<h2>Captions</h2>\n<p class="note">{note}</p>\n<div class="grid">{"".join(samples)}</div>'
+
+
+def _caption(row: Row, place: int, colour: str) -> str:
+    run = row.runs[0]
+    score = run.per_image.get("CIDEr-D")
+    number = f"{100 * score[place]:.0f}" if score else ""
+    text = escape(run.captions[place]) or '<span class="soft">(empty)</span>'
+    return f"<dt><span>{_dot(row, colour)}{escape(row.name)}</span><span>{number}</span></dt><dd>{text}</dd>"
+
+
+def _retrieval(results: Results, record: DataRecord) -> str:
+    rows = summarise(results, record, task="retrieval")
+    if not rows:
+        return ""
+    names = list(dict.fromkeys(name for row in rows for name in row.scores))
+    lines = []
+    for row in rows:
+        cells = "".join(
+            f"<td>{_number(100 * row.scores[name], 1) if name in row.scores else '–'}</td>" for name in names
+        )
+        lines.append(f"<tr><td>{_label(row, plots.PALETTE[0])}</td>{cells}</tr>")
+    return (
+        f"<h2>Retrieval on {escape(record.name)}, {escape(record.split)}</h2>\n"
+        f'<div class="card scroll">{_table(["model", *names], lines)}'
+        f'<p class="note">Percent; {len(record.ids):,} images in the pool.</p></div>'
+    )
+
+
+def _latency(results: Results) -> str:
+    runs = [run for run in results.runs if run.task == "latency"]
+    if not runs:
+        return ""
+    head = ["model", *runs[0].table[0]]
+    lines = []
+    for run in runs:
+        for entry in run.table:
+            cells = "".join(
+                f"<td>{_number(value, 2) if isinstance(value, float) else value}</td>" for value in entry.values()
+            )
+            lines.append(f"<tr><td>{escape(run.model.row)}</td>{cells}</tr>")
+    svg = plots.latency_curve({run.model.row: run.table for run in runs})
+    return (
+        f'<h2>Latency</h2>\n<div class="card scroll">{_table(head, lines)}</div>'
+        f'<div class="plots"><div class="card"><h3>Throughput by batch size</h3>{svg}</div></div>'
+    )
+
+
+def _provenance(results: Results) -> str:
+    def block(summary: str, value: Any) -> str:
+        text = escape(json.dumps(value, indent=2, sort_keys=False, default=str))
+        return f"<details><summary>{escape(summary)}</summary><pre>{text}</pre></details>"
+
+    commands = sorted({str(run.provenance.get("command")) for run in results.runs})
+    blocks = [block("The comparison's config, written before the runs", results.config)] if results.config else []
+    blocks += [block(f"Data: {record.name}, {record.split}", record.provenance) for record in results.data.values()]
+    blocks += [block(_run_title(run), _run_facts(run)) for run in results.runs]
+    shown = "\n".join(commands)
+    return (
+        f'<h2 id="provenance">How it was made</h2>\n<div class="card"><pre>{escape(shown)}</pre>\n'
+        + "\n".join(blocks)
+        + "</div>"
+    )
+
+
+def _run_title(run: Run) -> str:
+    seed = "" if run.model.seed is None else f", seed {run.model.seed}"
+    return f"{run.task}: {run.model.row} ({run.model.origin}{seed})"
+
+
+def _run_facts(run: Run) -> dict[str, Any]:
+    facts = run.model_dump(exclude={"per_image": True, "captions": True, "table": True, "model": {"curve"}})
+    return {name: value for name, value in facts.items() if value not in (None, [], {})}
+
+
+def _label(row: Row, colour: str) -> str:
+    seeds = f", {len(row.runs)} seeds" if len(row.runs) > 1 else ""
+    badge = f'<span class="badge">{escape(row.origin)}{seeds}</span>'
+    return f"{_dot(row, colour)}{escape(row.name)}{badge}"
+
+
+def _dot(row: Row, colour: str) -> str:
+    hollow = " hollow" if (row.model.encoder or "").endswith(UNTRAINED) else ""
+    return f'<span class="dot{hollow}" style="color:{colour}"></span>'
+
+
+def _score(row: Row, name: str) -> str:
+    if name not in row.scores:
+        return "–"
+    scale = 100.0 if name in HUNDREDFOLD else 1.0
+    text = f"{scale * row.scores[name]:.1f}"
+    return text + (f' <small class="sd">± {scale * row.spread[name]:.1f}</small>' if name in row.spread else "")
+
+
+def _best(rows: Sequence[Row], name: str) -> str | None:
+    scored = [row for row in rows if name in row.scores]
+    if not scored or name == "mean length":
+        return None
+    sign = -1 if name in LOWER_IS_BETTER else 1
+    return max(scored, key=lambda row: sign * row.scores[name]).name
+
+
+def _number(value: float | None, digits: int) -> str:
+    return "–" if value is None else f"{value:,.{digits}f}"
+
+
+def _count(value: int | None) -> str:
+    if value is None:
+        return "–"
+    return f"{value / 1e6:.1f} M" if value >= 1e5 else f"{value:,}"
+
+
+def _table(head: Sequence[str], lines: Sequence[str]) -> str:
+    cells = "".join(f"<th>{escape(name)}</th>" for name in head)
+    return f"<table><thead><tr>{cells}</tr></thead><tbody>{''.join(lines)}</tbody></table>"

@@ -1,0 +1,78 @@
+"""What all tests share: no network, one seed, two threads, and skips that cannot hide a test."""
+
+from __future__ import annotations
+
+import os
+import random
+import re
+import sys
+
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["HF_DATASETS_OFFLINE"] = "1"
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+os.environ.setdefault("OMP_NUM_THREADS", "2")
+os.environ.setdefault("MPLBACKEND", "Agg")
+
+import pytest
+from hypothesis import settings
+
+# The only reasons for which a test may be skipped or expected to fail; a run with another one fails.
+ALLOWED_SKIPS = (
+    r"no (CUDA )?GPU",
+    r"needs \d+ GPUs",
+    r"no Java",
+    r"the extra '(eval|java|video|qlora|train)' is not installed",
+    r"not Linux",
+    r"runs as root",
+)
+
+settings.register_profile("vislex", derandomize=True, deadline=None)
+settings.load_profile("vislex")
+
+_unlisted: list[str] = []
+
+
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    """Notes every skip and expected failure whose reason is not listed."""
+    if not report.skipped:
+        return
+    reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else str(getattr(report, "wasxfail", ""))
+    _note(report.nodeid, reason)
+
+
+def pytest_collectreport(report: pytest.CollectReport) -> None:
+    """The same for whole files (``pytest.importorskip`` at the top)."""
+    if report.skipped:
+        _note(report.nodeid, report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr))
+
+
+def _note(test: str, reason: str) -> None:
+    reason = reason.removeprefix("Skipped: ")
+    if not any(re.match(allowed, reason) for allowed in ALLOWED_SKIPS):
+        _unlisted.append(f"{test}: {reason or 'no reason'}")
+
+
+def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
+    """Fails a run that would have passed with a test hidden."""
+    if _unlisted and exitstatus == pytest.ExitCode.OK:
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Says which skips failed the run."""
+    if _unlisted:
+        terminalreporter.section("skips that tests/conftest.py does not list", red=True)
+        for line in _unlisted:
+            terminalreporter.write_line(line, red=True)
+
+
+@pytest.fixture(autouse=True)
+def _seeded() -> None:
+    """The same random numbers for every test, whatever ran before it; torch only where a test has imported it."""
+    random.seed(0)
+    if numpy := sys.modules.get("numpy"):
+        numpy.random.seed(0)
+    if torch := sys.modules.get("torch"):
+        torch.manual_seed(0)
+        torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))

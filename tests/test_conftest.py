@@ -1,0 +1,43 @@
+"""Tests cannot vanish: an unlisted skip fails the run."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+LISTED = {
+    "passes": "def test_a(): pass",
+    "called": "import pytest\ndef test_a(): pytest.skip('no GPU')",
+    "marked": "import pytest\n@pytest.mark.skipif(True, reason='no Java: install a JRE')\ndef test_a(): pass",
+}
+UNLISTED = {
+    "passes": "def test_a(): pass",
+    "called": "import pytest\ndef test_a(): pytest.skip('slow today')",
+    "marked": "import pytest\n@pytest.mark.skip\ndef test_a(): pass",
+    "whole": "import pytest\npytest.importorskip('no_such_package')\ndef test_a(): pass",
+    "expected": "import pytest\n@pytest.mark.xfail\ndef test_a(): assert False",
+}
+
+
+def _run(folder: Path, bodies: dict[str, str]) -> subprocess.CompletedProcess[str]:
+    shutil.copy(Path(__file__).with_name("conftest.py"), folder)
+    for name, body in bodies.items():
+        (folder / f"test_{name}.py").write_text(body)
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(folder)]
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True)
+
+
+def test_listed_skips_pass(tmp_path: Path) -> None:
+    done = _run(tmp_path, LISTED)
+    assert done.returncode == 0, done.stdout
+    assert "1 passed, 2 skipped" in done.stdout
+
+
+def test_each_unlisted_skip_fails_the_run_and_is_named(tmp_path: Path) -> None:
+    done = _run(tmp_path, UNLISTED)
+    assert done.returncode == 1, done.stdout
+    assert "1 passed, 3 skipped, 1 xfailed" in done.stdout  # no test failed: the skips did it
+    section = done.stdout[done.stdout.index("skips that tests/conftest.py does not list") :]
+    assert all(f"test_{name}.py" in section for name in UNLISTED if name != "passes")

@@ -1,0 +1,46 @@
+"""Registers vislex's models with transformers' Auto classes: ``import vislex.auto`` is all that is needed.
+
+``import vislex`` stays light, so that this is a module of its own. Afterwards ``AutoConfig``, ``AutoModel`` (encoders,
+decoders, captioners), ``AutoModelForImageTextToText``, ``AutoProcessor`` and ``pipeline("image-text-to-text")`` open
+what vislex saved, plug-ins included.
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+
+from transformers import AutoConfig, AutoModel, AutoModelForImageTextToText, AutoProcessor
+
+from vislex.errors import VislexError
+from vislex.registry import registry
+
+__all__ = ["register"]
+
+logger = logging.getLogger(__name__)
+
+
+@functools.cache
+def register() -> None:
+    """Registers every encoder and decoder of the catalog and of installed plug-ins, and the captioner."""
+    from vislex.captioner import Captioner, CaptionerConfig
+    from vislex.captioner_processing import CaptionProcessor
+
+    for kind in ("encoders", "decoders"):
+        for entry in {entry.target: entry for entry in registry(kind)}.values():
+            try:
+                part = entry.load()
+            except VislexError as error:
+                if entry.origin == "vislex":
+                    raise
+                logger.warning("a plug-in cannot be used: %s", error)
+                continue
+            AutoConfig.register(part.config_class.model_type, part.config_class, exist_ok=True)
+            AutoModel.register(part.config_class, part, exist_ok=True)
+    AutoConfig.register(CaptionerConfig.model_type, CaptionerConfig, exist_ok=True)
+    AutoModel.register(CaptionerConfig, Captioner, exist_ok=True)
+    AutoModelForImageTextToText.register(CaptionerConfig, Captioner, exist_ok=True)
+    AutoProcessor.register(CaptionerConfig, CaptionProcessor, exist_ok=True)
+
+
+register()

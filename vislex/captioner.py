@@ -1,0 +1,452 @@
+"""``Captioner``: a vision encoder and a caption decoder as one ``PreTrainedModel``."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any, Self
+
+import torch
+from torch import Tensor
+from transformers import AutoConfig, AutoModel, GenerationConfig, GenerationMixin, PreTrainedConfig, PreTrainedModel
+from transformers.configuration_utils import SubConfigSpec
+
+from vislex.captioner_processing import CaptionProcessor
+from vislex.decoders.base import CaptionDecoder, CaptionDecoderOutput
+from vislex.decoders.factory import create_decoder
+from vislex.encoders.base import VisionEncoder, VisionEncoderConfig
+from vislex.errors import CheckpointError, ConfigError, SpecError
+from vislex.hub import check_config, check_folder, drop_unknown_keys, model_card
+from vislex.specs import VisionTokens
+from vislex.text import load_tokenizer
+
+__all__ = ["Caption", "Captioner", "CaptionerConfig"]
+
+_PARTS = ("encoder", "decoder")
+
+
+@dataclass(frozen=True)
+class Caption:
+    """One caption and what it took.
+
+    Attributes:
+        text: The caption.
+        evaluations: Network evaluations of the decoder: one forward of one caption counts one.
+        seconds: Wall time of preprocessing, encoding and decoding the batch, divided by its size.
+    """
+
+    text: str
+    evaluations: int
+    seconds: float
+
+
+class CaptionerConfig(PreTrainedConfig):
+    """Config of a ``Captioner``.
+
+    Attributes:
+        encoder_config: Config of the encoder.
+        decoder_config: Config of the decoder.
+        parts: How each part is saved: ``{"encoder": {"by": "value" | "reference"}, ...}``. A referenced part is built
+            again from its own config's ``name`` and checked against ``source["sha256"]``.
+    """
+
+    model_type = "vislex_captioner"
+    sub_configs_defaults = {  # noqa: RUF012
+        "encoder_config": SubConfigSpec(AutoConfig, model_type="vislex_timm"),
+        "decoder_config": SubConfigSpec(AutoConfig, model_type="vislex_cross_attention"),
+    }
+
+    encoder_config: PreTrainedConfig | dict[str, Any] | None = None
+    decoder_config: PreTrainedConfig | dict[str, Any] | None = None
+    parts: dict[str, dict[str, Any]] | None = None
+
+    @classmethod
+    def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> Any:
+        """Builds the config of a checkpoint; every way of loading one comes through here.
+
+        Raises:
+            CheckpointError: If it carries what no checkpoint may (see ``vislex.hub.check_config``).
+        """
+        import vislex.auto  # noqa: F401  (the nested model types must be known)
+
+        check_config(config_dict)
+        return super().from_dict(config_dict, **kwargs)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON values, without leftovers in sub-configs that ``from_dict`` would refuse."""
+        import vislex.auto  # noqa: F401
+
+        values = super().to_dict()
+        for part in _PARTS:
+            values[f"{part}_config"] = drop_unknown_keys(values[f"{part}_config"])
+        return values
+
+    def saved_by_reference(self, part: str) -> bool:
+        """Whether the checkpoint holds only the name and digest of a part."""
+        return (self.parts or {}).get(part, {}).get("by") == "reference"
+
+
+class Captioner(PreTrainedModel, GenerationMixin):
+    """An encoder's tokens, turned into captions by a decoder.
+
+    Attributes:
+        encoder: ``VisionEncoder``.
+        decoder: ``CaptionDecoder``.
+        processor: ``CaptionProcessor``, saved beside the model.
+        card_notes: Markdown that goes into the model card on saving.
+    """
+
+    config_class = CaptionerConfig
+    config: CaptionerConfig
+    main_input_name = "pixel_values"
+    base_model_prefix = ""
+    supports_gradient_checkpointing = True
+    _supports_sdpa = True
+    input_modalities = ("image", "text")
+
+    def __init__(
+        self, config: CaptionerConfig, encoder: VisionEncoder | None = None, decoder: CaptionDecoder | None = None
+    ) -> None:
+        super().__init__(config)
+        if encoder is None or decoder is None:
+            import vislex.auto  # noqa: F401
+        self.encoder: VisionEncoder = AutoModel.from_config(config.encoder_config) if encoder is None else encoder
+        self.decoder: CaptionDecoder = AutoModel.from_config(config.decoder_config) if decoder is None else decoder
+        self.processor: CaptionProcessor | None = None
+        self.card_notes = ""
+        if config.saved_by_reference("encoder"):
+            self._keys_to_ignore_on_load_missing = [r"^encoder\."]
+        self.post_init()
+        self.generation_config = GenerationConfig(
+            bos_token_id=self.decoder.config.bos_token_id,
+            eos_token_id=self.decoder.config.eos_token_id,
+            pad_token_id=self.decoder.config.pad_token_id,
+            max_new_tokens=self.decoder.config.max_length - 1,
+        )
+
+    @classmethod
+    def from_parts(
+        cls,
+        *,
+        encoder: VisionEncoder | str,
+        decoder: CaptionDecoder | str,
+        tokenizer: Any = None,
+        **decoder_options: Any,
+    ) -> Self:
+        """Joins an encoder and a decoder.
+
+        Args:
+            encoder: Built encoder, or a name, which is created with its pretrained weights.
+            decoder: Built decoder, or a name, which is created for this encoder.
+            tokenizer: Tokenizer of the decoder, its folder or its hub id; MiniLM's by default.
+            **decoder_options: Options of a decoder given by name.
+
+        Raises:
+            SpecError: If a built decoder reads tokens of another width, or has fewer ids than the tokenizer.
+            ConfigError: If there are options for a decoder that is already built.
+        """
+        from vislex.processing import create_image_processor
+
+        if isinstance(encoder, str):
+            from vislex.encoders.factory import create_encoder
+
+            encoder = create_encoder(encoder, pretrained=True)
+        if tokenizer is None or isinstance(tokenizer, str | Path):
+            tokenizer = load_tokenizer("minilm" if tokenizer is None else tokenizer)
+        if isinstance(decoder, str):
+            decoder = create_decoder(decoder, encoder.spec, tokenizer, **decoder_options)
+        elif decoder_options:
+            raise ConfigError(
+                f"options {', '.join(decoder_options)} are for a decoder given by name; this one is built"
+            )
+        if decoder.config.vision_dim != encoder.spec.dim:
+            raise SpecError(
+                f"the decoder reads vision tokens of width {decoder.config.vision_dim}, the encoder gives "
+                f"{encoder.spec.dim}; create the decoder with this encoder's spec"
+            )
+        if len(tokenizer) > decoder.config.vocab_size:
+            raise SpecError(
+                f"the tokenizer has {len(tokenizer)} entries, the decoder {decoder.config.vocab_size}; create the "
+                "decoder with this tokenizer"
+            )
+        # A composite config resets the attention implementation of the sub-configs it is given.
+        models = [m for part in (encoder, decoder) for m in part.modules() if isinstance(m, PreTrainedModel)]
+        implementations = [model.config._attn_implementation for model in models]
+        config = CaptionerConfig(encoder_config=encoder.config, decoder_config=decoder.config)
+        for model, implementation in zip(models, implementations, strict=True):
+            model.config._attn_implementation_internal = implementation
+        captioner = cls(config, encoder, decoder)
+        captioner.processor = CaptionProcessor(
+            create_image_processor(encoder.spec), tokenizer, max_length=decoder.config.max_length
+        )
+        return captioner
+
+    def encode(self, pixel_values: Tensor, **image_inputs: Any) -> VisionTokens:
+        """Runs the encoder; see ``VisionEncoder.forward``."""
+        vision: VisionTokens = self.encoder(pixel_values, **image_inputs)
+        return vision
+
+    def _vision(
+        self,
+        pixel_values: Tensor | None,
+        vision_tokens: VisionTokens | Tensor | None,
+        vision_mask: Tensor | None,
+        image_inputs: dict[str, Any],
+    ) -> VisionTokens:
+        if (pixel_values is None) == (vision_tokens is None):
+            raise SpecError("give a captioner either pixel_values or vision_tokens")
+        if vision_tokens is None:
+            return self.encode(pixel_values, **image_inputs)
+        if isinstance(vision_tokens, Tensor):
+            return VisionTokens(vision_tokens, vision_mask)
+        return vision_tokens
+
+    def forward(
+        self,
+        pixel_values: Tensor | None = None,
+        vision_tokens: VisionTokens | Tensor | None = None,
+        vision_mask: Tensor | None = None,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        labels: Tensor | None = None,
+        spatial_shapes: Tensor | None = None,
+        pixel_attention_mask: Tensor | None = None,
+        **kwargs: Any,
+    ) -> CaptionDecoderOutput:
+        """Computes the training loss of captions.
+
+        Args:
+            pixel_values: float[B, 3, H, W]; or give ``vision_tokens``.
+            vision_tokens: Encoder output, or its tokens float[B, N, D], for example from a cache.
+            vision_mask: bool[B, N], True on real tokens, where ``vision_tokens`` is a bare tensor.
+            input_ids: int64[B, L].
+            attention_mask: int64[B, L], 1 on real tokens.
+            labels: int64[B, L], -100 where no loss is taken; the decoder shifts them.
+            spatial_shapes: int64[B, 2] of variable-length encoders.
+            pixel_attention_mask: bool[B, N] of variable-length encoders.
+            **kwargs: Further inputs of the decoder.
+        """
+        image_inputs = _given(spatial_shapes=spatial_shapes, pixel_attention_mask=pixel_attention_mask)
+        vision = self._vision(pixel_values, vision_tokens, vision_mask, image_inputs)
+        output: CaptionDecoderOutput = self.decoder(
+            vision, input_ids=input_ids, attention_mask=attention_mask, labels=labels, **kwargs
+        )
+        return output
+
+    @torch.no_grad()
+    def generate(  # type: ignore[override]
+        self,
+        pixel_values: Tensor | None = None,
+        vision_tokens: VisionTokens | Tensor | None = None,
+        generation_config: GenerationConfig | None = None,
+        *,
+        vision_mask: Tensor | None = None,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        spatial_shapes: Tensor | None = None,
+        pixel_attention_mask: Tensor | None = None,
+        **kwargs: Any,
+    ) -> Tensor:
+        """Writes one caption an image; the image is encoded once.
+
+        Args:
+            pixel_values: float[B, 3, H, W]; or give ``vision_tokens``.
+            vision_tokens: Encoder output, or its tokens float[B, N, D].
+            generation_config: transformers' ``GenerationConfig``; the captioner's own by default.
+            vision_mask: bool[B, N], where ``vision_tokens`` is a bare tensor.
+            input_ids: int64[B, P] beginnings of the captions; a last [SEP], which processors add, is dropped.
+            attention_mask: int64[B, P]; the beginnings of one call must be equally long, so it must be all ones.
+            spatial_shapes: int64[B, 2] of variable-length encoders.
+            pixel_attention_mask: bool[B, N] of variable-length encoders.
+            **kwargs: Fields of ``GenerationConfig`` and the decoder's own options.
+
+        Returns:
+            int64[B, L] ids, padded; ``captioner.decoder.evaluations`` tells what they took.
+        """
+        image_inputs = _given(spatial_shapes=spatial_shapes, pixel_attention_mask=pixel_attention_mask)
+        vision = self._vision(pixel_values, vision_tokens, vision_mask, image_inputs)
+        if input_ids is not None:
+            if attention_mask is not None and not bool(attention_mask.all()):
+                raise SpecError("the beginnings of captions in one call must be equally long; call once for each")
+            if input_ids.shape[1] > 1 and bool((input_ids[:, -1] == self.decoder.config.eos_token_id).all()):
+                input_ids = input_ids[:, :-1]
+            if input_ids.shape[1] > 1:
+                kwargs["input_ids"] = input_ids
+        return self.decoder.generate(
+            vision_tokens=vision, generation_config=generation_config or self.generation_config, **kwargs
+        )
+
+    def caption(self, images: Any, *, batch_size: int = 16, **options: Any) -> list[Caption]:
+        """Captions images.
+
+        Args:
+            images: One image or many: paths, PIL images, uint8 arrays [H, W, 3].
+            batch_size: Images a batch.
+            **options: Passed to ``generate``: ``num_beams``, ``max_new_tokens``, ``do_sample``, ...
+
+        Raises:
+            ImageError: If a file is missing, damaged or no image.
+        """
+        if self.processor is None:
+            raise CheckpointError("this captioner has no processor; set captioner.processor or use from_parts")
+        training = self.training
+        self.eval()
+        single = isinstance(images, str | Path) or not isinstance(images, Iterable) or getattr(images, "ndim", 4) == 3
+        queue = iter([images] if single else images)
+        captions: list[Caption] = []
+        try:
+            while batch := list(islice(queue, batch_size)):
+                captions.extend(self._caption_batch([_open(image) for image in batch], options))
+        finally:
+            self.train(training)
+        return captions
+
+    def _caption_batch(self, images: list[Any], options: dict[str, Any]) -> list[Caption]:
+        assert self.processor is not None
+        start = time.perf_counter()
+        inputs = self.processor(images).to(self.device)
+        ids = self.generate(**inputs, **options)
+        texts = self.processor.decode_captions(ids)
+        seconds = (time.perf_counter() - start) / len(images)
+        counted = self.decoder.evaluations
+        evaluations = [0] * len(texts) if counted is None else counted.tolist()
+        return [Caption(text, int(count), seconds) for text, count in zip(texts, evaluations, strict=True)]
+
+    def save_pretrained(  # type: ignore[override]
+        self,
+        save_directory: str | Path,
+        *args: Any,
+        state_dict: dict[str, Tensor] | None = None,
+        standalone: bool = False,
+        **kwargs: Any,
+    ) -> None:
+        """Saves weights (safetensors), config, processor and a model card.
+
+        An encoder that is frozen and still holds the very weights of its source is saved by reference; all else by
+        value.
+
+        Args:
+            save_directory: Folder.
+            *args: See ``PreTrainedModel.save_pretrained``.
+            state_dict: Weights to save instead of the model's own.
+            standalone: Whether to save every part by value.
+            **kwargs: See ``PreTrainedModel.save_pretrained``.
+        """
+        by_reference = not standalone and self._encoder_is_its_source()
+        self.config.parts = {
+            "encoder": {"by": "reference" if by_reference else "value"},
+            "decoder": {"by": "value"},
+        }
+        state_dict = self.state_dict() if state_dict is None else state_dict
+        if by_reference:
+            state_dict = {name: value for name, value in state_dict.items() if not name.startswith("encoder.")}
+        super().save_pretrained(save_directory, *args, state_dict=state_dict, **kwargs)
+        if self.processor is not None:
+            self.processor.save_pretrained(save_directory)
+        (Path(save_directory) / "README.md").write_text(self._card(), encoding="utf-8")
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path: str | Path, *args: Any, **kwargs: Any) -> Any:
+        """Loads a captioner: a folder, a hub id; referenced parts come from their source and are verified.
+
+        Raises:
+            CheckpointError: If weights are missing, a config carries what no checkpoint may, or the source of a
+                referenced part is gone or has changed.
+        """
+        import vislex.auto  # noqa: F401
+
+        if Path(pretrained_model_name_or_path).is_dir():
+            check_folder(pretrained_model_name_or_path)
+        wants_info = kwargs.pop("output_loading_info", False)
+        kwargs.pop("trust_remote_code", None)
+        try:
+            captioner, info = super().from_pretrained(
+                pretrained_model_name_or_path, *args, output_loading_info=True, use_safetensors=True, **kwargs
+            )
+        except OSError as error:
+            raise CheckpointError(
+                f"no captioner can be read from '{pretrained_model_name_or_path}': {str(error).splitlines()[0]}"
+            ) from error
+        if missing := sorted(info["missing_keys"]):
+            raise CheckpointError(
+                f"'{pretrained_model_name_or_path}' is incomplete: {len(missing)} weights are missing, "
+                f"the first is {missing[0]}"
+            )
+        if captioner.config.saved_by_reference("encoder"):
+            captioner._load_referenced_encoder()
+        captioner.processor = CaptionProcessor.from_pretrained(pretrained_model_name_or_path, trust_remote_code=False)
+        return (captioner, info) if wants_info else captioner
+
+    def _encoder_is_its_source(self) -> bool:
+        """Whether the encoder is frozen and can be had again, bit for bit, from where it came."""
+        config = self.encoder.config
+        if not (config.name and (config.source or {}).get("sha256")):
+            return False
+        if any(parameter.requires_grad for parameter in self.encoder.parameters()):
+            return False
+        try:
+            source = _encoder_from_source(config)
+        except CheckpointError:
+            return False
+        own, theirs = self.encoder.state_dict(), source.state_dict()
+        return own.keys() == theirs.keys() and all(
+            torch.equal(value.cpu(), theirs[name].to(value.dtype)) for name, value in own.items()
+        )
+
+    def _load_referenced_encoder(self) -> None:
+        source = _encoder_from_source(self.encoder.config)
+        try:
+            self.encoder.load_state_dict(source.state_dict())
+        except RuntimeError as error:
+            raise CheckpointError(
+                f"the weights of '{self.encoder.config.name}' do not fit the encoder that this captioner was trained "
+                f"with: {str(error).splitlines()[-1].strip()}"
+            ) from error
+        self.encoder.requires_grad_(False)
+
+    def _card(self) -> str:
+        encoder, decoder = self.encoder.config, self.decoder.config
+        parts = self.config.parts or {}
+        facts = {
+            "Encoder": f"`{encoder.name or encoder.model_type}`, saved by {parts.get('encoder', {}).get('by')}",
+            "Decoder": f"`{decoder.model_type.removeprefix('vislex_')}`, vocabulary {decoder.vocab_size}",
+            "Parameters": f"{sum(p.numel() for p in self.parameters()):,}",
+            "Image size": " x ".join(map(str, self.encoder.spec.image_size)),
+        }
+        usage = 'import vislex\n\ncaptioner = vislex.Captioner.from_pretrained("THIS_FOLDER")\n'
+        usage += 'print(captioner.caption("image.png")[0].text)'
+        return model_card("Image captioner", facts, usage, self.card_notes)
+
+
+def _given(**inputs: Any) -> dict[str, Any]:
+    return {name: value for name, value in inputs.items() if value is not None}
+
+
+def _open(image: Any) -> Any:
+    if not isinstance(image, str | Path):
+        return image
+    from vislex.data.images import load_image
+
+    return load_image(image)
+
+
+def _encoder_from_source(config: VisionEncoderConfig) -> VisionEncoder:
+    """Builds an encoder again with the weights of its source.
+
+    Raises:
+        CheckpointError: If the source is gone, or its file is not the one that the digest was taken of.
+    """
+    from vislex.encoders.factory import create_encoder
+
+    recorded = (config.source or {}).get("sha256")
+    encoder = create_encoder(str(config.name), pretrained=True)
+    found = (encoder.config.source or {}).get("sha256")
+    if found != recorded:
+        raise CheckpointError(
+            f"the weights of '{config.name}' have changed since the captioner was saved (sha256 {found}, recorded "
+            f"{recorded}); restore the file, or save the captioner with standalone=True next time"
+        )
+    return encoder

@@ -1,0 +1,197 @@
+"""``vislex bench``: measures saved models; it never trains."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from vislex.cli.console import error_console, print_table, say
+from vislex.cli.options import BatchSize, Device, DType, Json, Seed
+from vislex.errors import ConfigError, UnknownNameError, did_you_mean
+
+if TYPE_CHECKING:
+    from vislex.benchmarks.caption_data import CaptionData
+    from vislex.benchmarks.results import DataRecord, Run
+
+__all__ = ["TASKS", "command"]
+
+TASKS = ("captioning", "retrieval", "latency")
+COLUMNS = {
+    "captioning": [
+        "row", "origin", "CIDEr-D", "BLEU-4", "ROUGE-L", "scene-F1", "ms a caption", "captions a second", "evaluations",
+    ],
+    "retrieval": [
+        "row", "origin", *(f"{way} R@{k}" for way in ("text-to-image", "image-to-text") for k in (1, 5, 10)),
+    ],
+    "latency": ["row", "batch size", "ms a batch", "quartiles", "captions a second", "evaluations", "new tokens"],
+}  # fmt: skip
+
+
+def command(
+    task: Annotated[str, typer.Argument(help=f"One of {', '.join(TASKS)}.")],
+    model: Annotated[
+        list[str] | None,
+        typer.Option("--model", "-m", help="A folder, a shipped model, or hf:ORG/CAPTIONER. May be repeated."),
+    ] = None,
+    data: Annotated[
+        str, typer.Option("--data", help="The suite openmoji, or SOURCE:FOLDER with photographs, e.g. coco:data/coco.")
+    ] = "openmoji",
+    split: Annotated[
+        str, typer.Option("--split", help="test_composition, test_artist, test_seen, test_unknown, val, test, ...")
+    ] = "test_composition",
+    size: Annotated[int, typer.Option("--size", min=1, help="Images to score; claims take 5,000.")] = 1000,
+    num_beams: Annotated[int, typer.Option("--num-beams", min=1, help="Beams; 1 is greedy.")] = 1,
+    max_new_tokens: Annotated[int, typer.Option("--max-new-tokens", min=1, help="Most word pieces a caption.")] = 30,
+    prompt: Annotated[str | None, typer.Option("--prompt", help="Text that a stock captioner starts from.")] = None,
+    bounds: Annotated[bool, typer.Option("--bounds/--no-bounds", help="captioning: floors and ceiling too.")] = True,
+    images: Annotated[int, typer.Option("--images", min=0, help="Images kept in the result file for reports.")] = 24,
+    batch_sizes: Annotated[str, typer.Option("--batch-sizes", help="latency: images a batch.")] = "1,4,16,64",
+    new_tokens: Annotated[int, typer.Option("--new-tokens", min=1, help="latency: forced length of a caption.")] = 20,
+    repeats: Annotated[int, typer.Option("--repeats", min=1, help="latency: timed calls a batch size.")] = 10,
+    out: Annotated[
+        Path | None, typer.Option("--out", help="Result file (or folder of results.json) to append to.")
+    ] = None,
+    batch_size: BatchSize = 64,
+    device: Device = "auto",
+    dtype: DType = "float32",
+    seed: Seed = 0,
+    json: Json = False,
+) -> None:
+    """Measure saved models; never trains.
+
+    \b
+    vislex bench captioning --model runs/mine                         CIDEr-D, BLEU, ROUGE-L, scene-F1, time
+    vislex bench captioning -m runs/a -m hf:Salesforce/blip-image-captioning-base --data coco:data/coco --split test
+    vislex bench retrieval --model siglip-tiny                        recall at 1, 5, 10 in both directions
+    vislex bench latency -m runs/a -m runs/b --batch-sizes 1,16       the same number of tokens on both sides
+
+    Results with per-image scores and provenance are appended to --out; 'vislex report' makes a page of them.
+    """
+    if task not in TASKS:
+        raise UnknownNameError(f"unknown benchmark '{task}'{did_you_mean(task, TASKS)} Allowed are {', '.join(TASKS)}")
+    names = model or _shipped(task)
+    options = {"device": device, "dtype": dtype, "seed": seed, "batch_size": batch_size}
+    if task == "latency":
+        sizes = _sizes(batch_sizes)
+        runs = _latency(names, sizes, new_tokens, repeats, num_beams, **options)
+        record: DataRecord | None = None
+    else:
+        loaded = _data(data, split, size, seed, images)
+        record = loaded.record
+        if task == "retrieval":
+            runs = _retrieval(names, loaded, **options)
+        else:
+            generation = {"num_beams": num_beams, "max_new_tokens": max_new_tokens, "prompt": prompt}
+            runs = _captioning(names, loaded, generation, bounds, **options)
+    _show(task, runs, record, out, json)
+
+
+def _captioning(
+    names: list[str], data: CaptionData, generation: dict[str, Any], bounds: bool, *,
+    device: str, dtype: str, seed: int, batch_size: int,
+) -> list[Run]:  # fmt: skip
+    import torch
+
+    from vislex.benchmarks.caption_models import open_caption_model
+    from vislex.benchmarks.captioning import Generation, bound_runs, evaluate
+
+    settings = Generation(**generation)
+    runs = []
+    for name in names:
+        torch.manual_seed(seed)
+        model = open_caption_model(name, device=device, dtype=dtype)
+        with _progress(f"captioning {name}", len(data)) as advance:
+            runs.append(evaluate(model, data, generation=settings, batch_size=batch_size, on_progress=advance))
+    return runs + (bound_runs(data) if bounds else [])
+
+
+def _retrieval(
+    names: list[str], data: CaptionData, *, device: str, dtype: str, seed: int, batch_size: int
+) -> list[Run]:
+    from vislex.benchmarks.retrieval import evaluate
+
+    return [evaluate(name, data, device=device, dtype=dtype, batch_size=batch_size) for name in names]
+
+
+def _latency(
+    names: list[str], sizes: list[int], new_tokens: int, repeats: int, num_beams: int, *, device: str, dtype: str,
+    seed: int, batch_size: int,
+) -> list[Run]:  # fmt: skip
+    from vislex.benchmarks.caption_models import open_caption_model
+    from vislex.benchmarks.latency import measure
+
+    return [
+        measure(
+            open_caption_model(name, device=device, dtype=dtype),
+            batch_sizes=sizes,
+            new_tokens=new_tokens,
+            repeats=repeats,
+            num_beams=num_beams,
+            seed=seed,
+        )
+        for name in names
+    ]
+
+
+def _show(task: str, runs: list[Run], record: DataRecord | None, out: Path | None, json: bool) -> None:
+    from vislex.benchmarks.results import Results, ResultsFile
+    from vislex.benchmarks.summary import summarise
+
+    results = Results()
+    for run in runs:
+        results.add(run, record)
+    if task == "latency":
+        rows = [{"row": run.model.row, **entry} for run in runs for entry in run.table]
+    else:
+        rows = [row.as_dict() for row in summarise(results, record, task)]
+    shown = [column for column in COLUMNS[task] if any(row.get(column) is not None for row in rows)]
+    where = f"{record.name} {record.split}, n = {len(record.ids)}; scores on the official scales" if record else None
+    print_table(rows, shown, json, title=where)
+    if out is not None:
+        file = ResultsFile(out if out.suffix == ".json" else out / "results.json")
+        for run in runs:
+            file.append(run, record)
+        if not json:
+            say(f"results: {file.path}")
+
+
+def _data(data: str, split: str, size: int, seed: int, images: int) -> CaptionData:
+    from vislex.benchmarks.caption_data import load_caption_data
+
+    return load_caption_data(data, split=split, size=size, seed=seed, n_images=images)
+
+
+def _shipped(task: str) -> list[str]:
+    from vislex.benchmarks.caption_models import shipped_captioners
+
+    names = ["siglip-tiny"] if task == "retrieval" else list(shipped_captioners())
+    if not names:
+        raise ConfigError(f"no model given; write 'vislex bench {task} --model FOLDER'")
+    return names
+
+
+def _sizes(text: str) -> list[int]:
+    sizes = [int(word) if word.strip().isdigit() else 0 for word in text.split(",")]
+    if not all(sizes):
+        raise ConfigError(f"--batch-sizes is '{text}'; write positive numbers with commas, e.g. 1,16,64")
+    return sizes
+
+
+class _progress:  # noqa: N801 - used as a function
+    """A progress bar on stderr; ``advance(n)`` moves it."""
+
+    def __init__(self, title: str, total: int) -> None:
+        from rich.progress import Progress
+
+        self._progress = Progress(console=error_console, transient=True)
+        self._task = self._progress.add_task(title, total=total)
+
+    def __enter__(self) -> Callable[[int], None]:
+        self._progress.start()
+        return lambda n: self._progress.advance(self._task, n)
+
+    def __exit__(self, *error: object) -> None:
+        self._progress.stop()

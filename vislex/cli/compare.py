@@ -1,0 +1,115 @@
+"""``vislex compare``: trains what is missing, measures all, writes the report."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from vislex.cli.console import error_console, print_table, say
+from vislex.cli.options import BatchSize, Device, DType, Json
+
+__all__ = ["command"]
+
+ROWS = ["row", "origin", "seeds", "CIDEr-D", "BLEU-4", "ROUGE-L", "scene-F1", "ms a caption", "evaluations"]
+PAIRS = ["a", "b", "difference", "low", "high", "n", "seeds", "minimal detectable effect", "verdict"]
+
+
+def command(
+    overrides: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[KEY=VALUE]...", help="Any key of the comparison, e.g. margin=0.02 seeds=3."),
+    ] = None,
+    encoders: Annotated[
+        str | None, typer.Option("--encoders", help="Names with commas; NAME@untrained is the control of NAME.")
+    ] = None,
+    decoders: Annotated[str | None, typer.Option("--decoders", help="Names with commas.")] = None,
+    models: Annotated[
+        str | None, typer.Option("--models", help="Captioners to measure untouched: folders, shipped, hf:NAME.")
+    ] = None,
+    budget: Annotated[str | None, typer.Option("--budget", help="smoke, demo, standard (tables) or long.")] = None,
+    seeds: Annotated[int | None, typer.Option("--seeds", min=1, help="Trainings of each arm.")] = None,
+    split: Annotated[str | None, typer.Option("--split", help="Splits to score, with commas.")] = None,
+    size: Annotated[int | None, typer.Option("--size", min=2, help="Images of each split.")] = None,
+    margin: Annotated[
+        float | None,
+        typer.Option("--margin", help="Smallest difference of CIDEr-D (0 to 10) that counts; gives verdicts."),
+    ] = None,
+    baseline: Annotated[
+        str | None, typer.Option("--baseline", help="Row to compare all with, e.g. 'siglip-tiny + prefix'.")
+    ] = None,
+    config: Annotated[Path | None, typer.Option("--config", help="YAML file with the same keys.")] = None,
+    out: Annotated[Path | None, typer.Option("--out", help="Folder of results.json, report.html and models.")] = None,
+    batch_size: BatchSize = 64,
+    device: Device = "auto",
+    dtype: DType = "float32",
+    json: Json = False,
+) -> None:
+    """Train what is missing, measure all, write the report; finished runs are skipped.
+
+    \b
+    vislex compare --encoders siglip-tiny,siglip-tiny@untrained --decoders cross_attention,prefix --out runs/first
+    vislex compare --encoders timm:vit_tiny_patch16_224,siglip-tiny --decoders prefix --budget demo --seeds 3
+    vislex compare --config mine.yaml margin=0.02          a margin, written before the runs, gives verdicts
+    vislex compare --models runs/a,hf:Salesforce/blip-image-captioning-base          no training at all
+
+    Run it again with the same --out to go on where it stopped, or with more names to widen the table.
+    """
+    from vislex.benchmarks.compare import ComparisonConfig, run
+    from vislex.config import load_config
+
+    given: dict[str, Any] = {
+        "encoders": _names(encoders),
+        "decoders": _names(decoders),
+        "models": _names(models),
+        "budget": budget,
+        "seeds": seeds,
+        "splits": _names(split),
+        "size": size,
+        "margin": margin,
+        "baseline": f'"{baseline}"' if baseline else None,
+        "batch_size": batch_size if batch_size != 64 else None,
+        "device": device if device != "auto" else None,
+        "dtype": dtype if dtype != "float32" else None,
+        "out": out,
+    }
+    written = [f"{key}={value}" for key, value in given.items() if value is not None]
+    loaded = load_config(ComparisonConfig, config, [*written, *(overrides or [])])
+    report = run(loaded, log=lambda line: error_console.print(line, markup=False))
+    show(report, json=json)
+
+
+def show(report: Path, *, json: bool = False, verdicts: bool = True) -> None:
+    """Prints the tables of a finished comparison and the path of its report."""
+    from vislex.benchmarks.report import all_pairs
+    from vislex.benchmarks.results import read_results
+    from vislex.benchmarks.summary import summarise
+    from vislex.cli.console import print_json
+
+    results = read_results([report.parent])
+    tables = []
+    for record in results.data.values():
+        rows = [row.as_dict() for row in summarise(results, record)]
+        pairs = [pair.as_dict() for pair in all_pairs(results, record)]
+        tables.append({"data": record.name, "split": record.split, "n": len(record.ids), "rows": rows, "pairs": pairs})
+    if json:
+        print_json({"report": str(report), "tables": tables})
+        return
+    for table in tables:
+        shown = [column for column in ROWS if any(row.get(column) is not None for row in table["rows"])]
+        title = f"{table['data']} {table['split']}, n = {table['n']} images, idf of CIDEr-D over the same {table['n']}"
+        print_table(table["rows"], shown, title=title)
+        if table["pairs"]:
+            columns = [c for c in PAIRS if c != "verdict" or (verdicts and table["pairs"][0]["margin"] is not None)]
+            say("")
+            print_table(table["pairs"], columns, title="paired differences a - b of CIDEr-D, 95 % intervals")
+        say("")
+    say(f"report: {report}")
+
+
+def _names(text: str | None) -> str | None:
+    """A YAML list of a comma-separated one."""
+    if text is None:
+        return None
+    return "[" + ", ".join(f'"{name.strip()}"' for name in text.split(",") if name.strip()) + "]"

@@ -1,0 +1,145 @@
+"""The command ``vislex``: imports the one verb that was called, and turns errors into one line and an exit code.
+
+Exit codes: 0 done, 1 an internal error, 2 a mistake in what was given, 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Annotated, Any
+
+import typer
+
+from vislex.cli.console import print_error, say
+from vislex.errors import UnknownNameError, VislexError, did_you_mean
+
+__all__ = ["VERBS", "available_verbs", "main"]
+
+# verb: (module with a function ``command``, the line that ``vislex --help`` shows)
+VERBS: dict[str, tuple[str, str]] = {
+    "list": ("vislex.cli.list", "List the registered parts of a kind."),
+    "info": ("vislex.cli.info", "Describe a part, a suite or a saved model."),
+    "env": ("vislex.cli.env", "Show versions, devices and optional packages."),
+    "train": ("vislex.cli.train", "Train a recipe."),
+    "caption": ("vislex.cli.caption", "Caption images."),
+    "encode": ("vislex.cli.encode", "Save the tokens that an encoder gives for images."),
+    "bench": ("vislex.cli.bench", "Measure saved models; never trains."),
+    "compare": ("vislex.cli.compare", "Train what is missing, measure all, write the report."),
+    "report": ("vislex.cli.report", "Write a report from result files."),
+}
+
+# click's own class, or that of the copy of click inside newer versions of typer
+_USAGE_ERROR: Any = typer.BadParameter.__bases__[0]
+
+
+def available_verbs() -> dict[str, tuple[str, str]]:
+    """The rows of ``VERBS`` whose module is in this installation."""
+    here = Path(__file__).parent
+    return {verb: row for verb, row in VERBS.items() if (here / f"{row[0].rpartition('.')[2]}.py").is_file()}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs the command line.
+
+    Args:
+        arguments: What follows the program's name; ``sys.argv[1:]`` by default.
+
+    Returns:
+        The exit code.
+    """
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    debug = "--debug" in given
+    given = [word for word in given if word != "--debug"]
+    called = next((word for word in given if not word.startswith("-")), None)
+    if not debug:
+        sys.excepthook = _one_line
+    try:
+        code = _run(called, given)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # The reader went away; python would complain once more when it flushes stdout at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except KeyboardInterrupt:
+        print_error("interrupted")
+        return 130
+    except VislexError as error:
+        if debug:
+            raise
+        print_error(str(error))
+        return 2
+    except OSError as error:
+        if debug or error.filename is None:
+            raise
+        print_error(f"{error.strerror}: '{error.filename}'")
+        return 2
+    return code
+
+
+def _run(called: str | None, given: list[str]) -> int:
+    verbs = available_verbs()
+    if called is not None and called not in verbs:
+        raise UnknownNameError(f"unknown verb '{called}'{did_you_mean(called, verbs)} See 'vislex --help'")
+    try:
+        result = typer.main.get_command(_build_app(verbs, called)).main(
+            given, prog_name="vislex", standalone_mode=False
+        )
+    except _USAGE_ERROR as error:
+        see = f"vislex {called} --help" if called else "vislex --help"
+        message = " ".join(error.format_message().split()).rstrip(".")
+        if not message:  # no verb at all: typer has shown the help
+            return 2
+        print_error(f"{message}. See '{see}'")
+        return 2
+    except typer.Abort:
+        raise KeyboardInterrupt from None
+    except SystemExit as stop:  # click's answer to a broken pipe
+        return stop.code if isinstance(stop.code, int) else 1
+    return result if isinstance(result, int) else 0
+
+
+def _build_app(verbs: dict[str, tuple[str, str]], called: str | None) -> typer.Typer:
+    """The whole program, in which only the called verb is real and the others are their line of help."""
+    app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
+    app.callback(invoke_without_command=True)(_root)
+    for verb, (module, summary) in verbs.items():
+        function = importlib.import_module(module).command if verb == called else _placeholder
+        help_text = function.__doc__ if verb == called and function.__doc__ else summary
+        app.command(verb, help=help_text, short_help=summary)(function)
+    return app
+
+
+def _root(
+    context: typer.Context,
+    version: Annotated[bool, typer.Option("--version", help="Show the version and exit.")] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error (at any place).")] = False,
+) -> None:
+    """Join any vision encoder, connector, language model and caption decoder, and see whether it was worth it."""
+    if version:
+        from vislex import __version__
+
+        say(f"vislex {__version__}")
+        raise typer.Exit(0)
+    if context.invoked_subcommand is None:
+        say(context.get_help())
+        raise typer.Exit(0)
+
+
+def _placeholder() -> None:
+    """Stands for a verb that was not called, so that its module is not imported."""
+
+
+def _one_line(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    """An exception hook: an error that vislex did not raise on purpose, told in one line."""
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    where = f" at {Path(trace.tb_frame.f_code.co_filename).name}:{trace.tb_lineno}" if trace is not None else ""
+    print_error(
+        f"internal error{where}: {kind.__name__}: {error}; please report it with the output of "
+        f"'vislex --debug ...' and 'vislex env'"
+    )

@@ -1,0 +1,169 @@
+"""The columns of a task's data sets, and how rows of files become one.
+
+A caption data set is a ``datasets.Dataset`` of plain rows (``id``, ``index``, ``file``, ``captions`` and what the
+source adds); a picklable transform opens ``image`` from ``file`` when a row is read. Nothing is decoded before.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from vislex.data.images import decode_image, load_image
+from vislex.data.paths import check_relative, safe_join
+from vislex.errors import ConfigError, DataError, ImageError
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+    from PIL.Image import Image
+
+__all__ = ["BAD_IMAGE_POLICIES", "COLUMNS", "OpenImages", "caption_dataset", "check_columns", "drop_bad_images"]
+
+logger = logging.getLogger(__name__)
+
+# task: columns that every data set of it gives once its images are opened
+COLUMNS: dict[str, tuple[str, ...]] = {
+    "caption": ("id", "index", "image", "captions"),
+    "vqa": ("id", "index", "image", "question", "answer", "answers", "question_type"),
+    "segmentation": ("id", "index", "image", "expression", "mask"),
+    "images": ("id", "index", "image"),
+}
+BAD_IMAGE_POLICIES = ("raise", "skip")
+
+
+@dataclass(frozen=True)
+class OpenImages:
+    """A transform for ``Dataset.with_transform``: adds ``image`` (PIL RGB) to a batch that has ``file`` or ``source``.
+
+    Attributes:
+        root: Folder that the paths in ``file`` start from, and that those in ``source`` (a hub's image column,
+            ``{"bytes", "path"}``) must lie in.
+    """
+
+    root: str
+
+    def __call__(self, batch: dict[str, list[Any]]) -> dict[str, list[Any]]:
+        opened = dict(batch)
+        if "source" in opened:
+            opened["image"] = [self.decode(source or {}) for source in opened.pop("source")]
+        elif "file" in opened:
+            opened["image"] = [self.open(name) for name in batch["file"]]
+        return opened
+
+    def open(self, name: str) -> Image:
+        """Opens one image by the path in its row.
+
+        Raises:
+            ImageError: If it cannot be read.
+            DataError: If the path leaves the root.
+        """
+        return load_image(safe_join(self.root, name, "this data set"))
+
+    def decode(self, source: Mapping[str, Any]) -> Image:
+        """Opens one image from a hub's image column.
+
+        Raises:
+            ImageError: If it cannot be read.
+            DataError: If it is a path outside the root.
+        """
+        path = source.get("path")
+        if source.get("bytes") is not None:
+            return decode_image(source["bytes"], path or "an image of this data set")
+        if not path or not Path(path).resolve().is_relative_to(Path(self.root).resolve()):
+            raise DataError(f"a row names the image {path!r}, which is not in '{self.root}'")
+        return load_image(path)
+
+
+def caption_dataset(rows: Iterable[Mapping[str, Any]], root: str | Path, *, source: str) -> Dataset:
+    """Makes a caption data set from rows of a file.
+
+    Args:
+        rows: ``id`` (a string), ``file`` (relative to ``root``), ``captions`` (a list of strings) and any further
+            plain columns, the same in every row.
+        root: Folder of the images.
+        source: What an error names.
+
+    Returns:
+        Rows with ``index`` added, images opened when read.
+
+    Raises:
+        DataError: If there is no row, an id repeats, a path is unsafe, or captions are missing or empty.
+    """
+    from datasets import Dataset, Features, List, Value
+
+    listed: list[dict[str, Any]] = []
+    seen: set[str] = set()
+    for index, row in enumerate(rows):
+        identity = str(row["id"])
+        where = f"{source}, image {identity!r}"
+        if identity in seen:
+            raise DataError(f"{source}: image id {identity!r} is there twice; ids must differ")
+        seen.add(identity)
+        listed.append(
+            {**row, "id": identity, "index": index, "file": check_relative(str(row["file"]), where)}
+            | {"captions": _captions(row["captions"], where)}
+        )
+    if not listed:
+        raise DataError(f"{source}: no rows for this split")
+    extra = {name: Value("string") for name in listed[0] if name not in ("id", "index", "file", "captions")}
+    features = Features(
+        {"id": Value("string"), "index": Value("int64"), "file": Value("string"), "captions": List(Value("string"))}
+        | extra
+    )
+    return Dataset.from_list(listed, features=features).with_transform(OpenImages(str(Path(root).absolute())))
+
+
+def drop_bad_images(dataset: Dataset, *, max_bad_fraction: float = 0.01) -> tuple[Dataset, list[str]]:
+    """Opens every image once and keeps the rows whose image can be read.
+
+    Args:
+        dataset: A data set with an ``OpenImages`` transform.
+        max_bad_fraction: Largest share of rows that may be dropped.
+
+    Returns:
+        The rows that are left (``index`` unchanged), and one line for each image that was dropped.
+
+    Raises:
+        DataError: If more than ``max_bad_fraction`` of the images are bad.
+    """
+    if not 0 <= max_bad_fraction <= 1:
+        raise ConfigError(f"max_bad_fraction is {max_bad_fraction}; it must be between 0 and 1")
+    good, problems = [], []
+    for position in range(len(dataset)):
+        try:
+            dataset[position]
+        except (ImageError, DataError) as error:
+            problems.append(str(error))
+            logger.warning("skipped: %s", error)
+        else:
+            good.append(position)
+    if len(problems) > max_bad_fraction * len(dataset) or not good:
+        raise DataError(
+            f"{len(problems)} of {len(dataset)} images cannot be read, more than max_bad_fraction = "
+            f"{max_bad_fraction:g} allows; the first: {problems[0]}"
+        )
+    return (dataset.select(good) if problems else dataset), problems
+
+
+def check_columns(dataset: Dataset, task: str) -> None:
+    """Checks that a data set gives the columns of a task.
+
+    Raises:
+        ConfigError: If there is no such task.
+        DataError: If a column is missing from the first row.
+    """
+    if task not in COLUMNS:
+        raise ConfigError(f"unknown task '{task}'; tasks are {', '.join(COLUMNS)}")
+    first = dataset[0] if len(dataset) else {}
+    if missing := [column for column in COLUMNS[task] if column not in first]:
+        raise DataError(f"a {task} data set needs {', '.join(COLUMNS[task])}; missing: {', '.join(missing)}")
+
+
+def _captions(value: Any, where: str) -> list[str]:
+    captions = [value] if isinstance(value, str) else value
+    if not isinstance(captions, list) or not all(isinstance(caption, str) for caption in captions):
+        raise DataError(f"{where}: captions must be a string or a list of strings, got {type(value).__name__}")
+    return [" ".join(caption.split()) for caption in captions if caption.strip()]

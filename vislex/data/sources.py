@@ -1,0 +1,68 @@
+"""``load_dataset``: every data set by one call, from a local folder, a hub id or the built-in suite."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from vislex.data.schemas import BAD_IMAGE_POLICIES, drop_bad_images
+from vislex.errors import ConfigError
+from vislex.registry import registry
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+__all__ = ["load_dataset"]
+
+
+def load_dataset(
+    name: str,
+    task: str = "caption",
+    *,
+    split: str = "train",
+    root: str | Path | None = None,
+    bad_images: str = "raise",
+    max_bad_fraction: float = 0.01,
+    **options: Any,
+) -> Dataset:
+    """Loads a data set with the schema of a task (``vislex.data.schemas.COLUMNS``).
+
+    Args:
+        name: A name of ``vislex list suites`` ("openmoji", "coco", "flickr30k", ...), the same with its place behind
+            a colon ("coco:/data/coco"), or a folder with ``captions.jsonl``.
+        task: "caption"; suites know more.
+        split: Split name: "train", "val", "test", ...
+        root: Where the data lies: a local folder, or a hub id "ORG/NAME".
+        bad_images: "raise" when an unreadable image is met, or "skip": open all once now and leave such rows out.
+        max_bad_fraction: With "skip", the largest share of rows that may be left out.
+        **options: Further options of the source.
+
+    Returns:
+        Plain rows whose images are opened when a row is read.
+
+    Raises:
+        UnknownNameError, ConfigError, DataError: With what was given, what is allowed, what to do.
+    """
+    if bad_images not in BAD_IMAGE_POLICIES:
+        raise ConfigError(f"unknown bad_images '{bad_images}'; use {' or '.join(BAD_IMAGE_POLICIES)}")
+    if not re.fullmatch(r"\w+", split):
+        raise ConfigError(f"split '{split}' is no identifier; use letters, digits and underscores")
+    suites = registry("suites")
+    if name not in suites and root is None:
+        prefix, _, place = name.partition(":")
+        if prefix in suites and place:
+            name, root = prefix, place
+        elif Path(name).is_dir():
+            name, root = "folder", name
+    if name == "openmoji":
+        from vislex.data import load_suite
+
+        return load_suite(name, task, split=split, **options)
+    entry = suites.get(name)
+    if root is None:
+        raise ConfigError(f"data set '{name}' needs its place: a local folder or a hub id, e.g. '{name}:/data/{name}'")
+    dataset = entry.load()(root, task, split=split, **dict(entry.options), **options)
+    if bad_images == "skip":
+        dataset, _ = drop_bad_images(dataset, max_bad_fraction=max_bad_fraction)
+    return dataset

@@ -1,0 +1,148 @@
+"""What vislex must know of each family of vision towers in transformers; looked up by the exact ``model_type``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedConfig
+
+from vislex.encoders.base import pair
+from vislex.errors import CheckpointError, SpecError, did_you_mean
+from vislex.specs import EncoderSpec, Grid
+
+__all__ = ["FAMILIES", "Family", "family_of", "vision_config_of"]
+
+
+def _none(config: PreTrainedConfig) -> int:
+    return 0
+
+
+def _cls(config: PreTrainedConfig) -> int:
+    return 1
+
+
+def _cls_and_registers(config: PreTrainedConfig) -> int:
+    return 1 + config.num_register_tokens
+
+
+def _summaries_and_registers(config: PreTrainedConfig) -> int:
+    return config.num_cls_tokens + config.num_registers
+
+
+@dataclass(frozen=True)
+class Family:
+    """One family of towers.
+
+    Attributes:
+        n_prefix: Number of prefix tokens of a config.
+        positions: How it takes other image sizes than its config's: "interpolate" by the keyword
+            ``interpolate_pos_encoding``, "any" by itself, "fixed" not at all.
+        variable_length: Whether it is a NaFlex tower.
+        masked: Whether it hides random patches (MAE); then none is hidden.
+        global_output: Field of the output that holds the pooled descriptor.
+    """
+
+    n_prefix: Callable[[PreTrainedConfig], int]
+    positions: str = "interpolate"
+    variable_length: bool = False
+    masked: bool = False
+    global_output: str = "pooler_output"
+
+    def prepare(self, config: PreTrainedConfig) -> None:
+        """Changes what a config must not say in an encoder: MAE's mask ratio becomes 0."""
+        if self.masked:
+            config.mask_ratio = 0.0
+
+    def spec(
+        self, config: PreTrainedConfig, *, image_size: tuple[int, int] | None, resize: str | None, **values: Any
+    ) -> EncoderSpec:
+        """The encoder spec of a tower at an image size (default: the config's)."""
+        patch = pair(config.patch_size)[0]
+        if self.variable_length:
+            if resize not in (None, "native"):
+                raise SpecError(f"NaFlex towers keep the aspect ratio: resize must be 'native', not '{resize}'")
+            side = int(config.num_patches**0.5)
+            grid, size = Grid(side, side), (side * patch, side * patch)
+            if image_size is not None:  # more or fewer patches than the position table: it is resampled anyway
+                grid, size = Grid(image_size[0] // patch, image_size[1] // patch), image_size
+        else:
+            table = pair(config.image_size)
+            size = image_size or table
+            if size != table and self.positions == "fixed":
+                raise SpecError(f"'{config.model_type}' takes images of {table} pixels only, not {size}")
+            grid = Grid(size[0] // patch, size[1] // patch)
+        if size[0] % patch or size[1] % patch:
+            raise SpecError(f"image_size {size} is no multiple of the patch size {patch}")
+        return EncoderSpec(
+            dim=config.hidden_size,
+            grid=grid,
+            n_tokens=grid.height * grid.width,
+            n_prefix=self.n_prefix(config),
+            patch_size=patch,
+            variable_length=self.variable_length,
+            image_size=size,
+            resize="native" if self.variable_length else resize or "squash",
+            **values,
+        )
+
+    def arguments(
+        self, config: PreTrainedConfig, pixel_values: Tensor, image_inputs: Mapping[str, Any]
+    ) -> dict[str, Any]:
+        """Keyword arguments of the tower's forward besides ``pixel_values``."""
+        if self.variable_length:
+            return {key: image_inputs[key] for key in ("pixel_attention_mask", "spatial_shapes")}
+        arguments: dict[str, Any] = {}
+        height, width = pixel_values.shape[-2:]
+        if self.positions == "interpolate" and (height, width) != pair(config.image_size):
+            arguments["interpolate_pos_encoding"] = True
+        if self.masked:
+            # MAE keeps the patches of smallest noise, in that order: rising noise keeps all of them in place.
+            patch = pair(config.patch_size)
+            count = (height // patch[0]) * (width // patch[1])
+            arguments["noise"] = torch.arange(count, device=pixel_values.device).expand(len(pixel_values), -1)
+        return arguments
+
+    def pooled(self, output: Any) -> Tensor | None:
+        """Pooled descriptor of a tower's output."""
+        return getattr(output, self.global_output, None)
+
+
+FAMILIES: dict[str, Family] = {
+    "siglip_vision_model": Family(_none),
+    "siglip2_vision_model": Family(_none, positions="any", variable_length=True),
+    "clip_vision_model": Family(_cls),
+    "metaclip_2_vision_model": Family(_cls),
+    "dinov2": Family(_cls, positions="any"),
+    "dinov2_with_registers": Family(_cls_and_registers, positions="any"),
+    "dinov3_vit": Family(_cls_and_registers, positions="any"),
+    "aimv2_vision_model": Family(_none, positions="fixed"),
+    "radio": Family(_summaries_and_registers, positions="any", global_output="summary"),
+    "ijepa": Family(_none),
+    "vit": Family(_cls),
+    "vit_mae": Family(_cls, masked=True),
+}
+
+
+def family_of(config: Any) -> Family:
+    """The family of a tower's config.
+
+    Raises:
+        CheckpointError: If vislex does not know its ``model_type``.
+    """
+    model_type = getattr(config, "model_type", None) or "none"
+    if model_type not in FAMILIES:
+        raise CheckpointError(
+            f"model_type '{model_type}' is no vision tower that 'hf:' knows{did_you_mean(model_type, FAMILIES)} "
+            f"Known: {', '.join(sorted(FAMILIES))}; many others are timm backbones ('timm:NAME')"
+        )
+    return FAMILIES[model_type]
+
+
+def vision_config_of(config: PreTrainedConfig) -> PreTrainedConfig:
+    """The vision tower's config of a whole image-text model, or the config itself."""
+    vision = getattr(config, "vision_config", None)
+    return vision if config.model_type not in FAMILIES and isinstance(vision, PreTrainedConfig) else config

@@ -1,0 +1,218 @@
+"""Checkpoints as files: what a config may carry, where shipped models lie, and the model card.
+
+A config that comes with weights is data of a stranger. It names registered parts and sizes, nothing else: its keys are
+held against an allow-list before any class is built.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import re
+from collections.abc import Mapping, Sequence
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from vislex.errors import CheckpointError, did_you_mean
+from vislex.registry import registry
+
+__all__ = ["allowed_keys", "check_config", "check_folder", "drop_unknown_keys", "model_card", "shipped"]
+
+_FORBIDDEN = frozenset(
+    {
+        "trust_remote_code",
+        "auto_map",
+        "custom_pipelines",
+        "custom_generate",
+        "attn_implementation",
+        "experts_implementation",
+        "cache_dir",
+        "revision",
+        "code_revision",
+        "weights_only",
+        "use_safetensors",
+        "checkpoint_path",
+        "pretrained",
+        "pretrained_cfg",
+        "pretrained_cfg_overlay",
+        "use_pretrained_backbone",
+        "_target_",
+    }
+)
+# What transformers writes into every config beside the fields of its class.
+_WRITTEN = frozenset({"model_type", "architectures", "transformers_version", "dtype", "torch_dtype"})
+_SOURCE = frozenset({"kind", "location", "revision", "sha256"})
+_IMPORT_PATH = re.compile(r"[A-Za-z_]\w*(\.\w+)*:[A-Za-z_]\w*(\.\w+)*")
+_CLASS_NAME = re.compile(r"[A-Za-z_]\w*")
+_MAX_DEPTH = 12
+
+
+def shipped(name: str) -> Path:
+    """Folder of a model that ships with vislex.
+
+    Raises:
+        CheckpointError: If there is none of this name.
+    """
+    root = Path(str(files("vislex"))) / "weights"
+    if name and Path(name).name == name and (root / name / "config.json").is_file():
+        return root / name
+    there = sorted(folder.parent.name for folder in root.glob("*/config.json"))
+    raise CheckpointError(
+        f"no shipped model '{name}'{did_you_mean(name, there)} Shipped are: {', '.join(there) or 'none'}"
+    )
+
+
+def allowed_keys(model_type: str) -> frozenset[str]:
+    """Keys that a config of a model type may carry: the fields of its class and what transformers writes.
+
+    Raises:
+        CheckpointError: If no registered config has this model type.
+    """
+    from transformers.models.auto.configuration_auto import CONFIG_MAPPING
+
+    if model_type not in CONFIG_MAPPING:
+        raise CheckpointError(
+            f"the checkpoint's config names the model type '{model_type}', which nothing installed here knows"
+            f"{did_you_mean(str(model_type), CONFIG_MAPPING)} Install the package that registers it"
+        )
+    fields = {field.name for field in dataclasses.fields(CONFIG_MAPPING[model_type])}
+    return (frozenset(fields) | _WRITTEN) - _FORBIDDEN
+
+
+def check_config(config: Mapping[str, Any], *, where: str = "config.json") -> None:
+    """Refuses a checkpoint's config that carries more than sizes and names of registered parts, at any depth.
+
+    Args:
+        config: Parsed JSON, before any class is built from it.
+        where: What an error names.
+
+    Raises:
+        CheckpointError: For a key that could load or run code or change how weights are read, a key that the config's
+            class does not know, an import path as a value, or a model type that is not registered.
+    """
+    _check(config, where, 0)
+
+
+def check_folder(folder: str | Path) -> None:
+    """Checks the forbidden keys and values in every JSON config of a local folder.
+
+    Raises:
+        CheckpointError: As ``check_config``, or for a file that is no JSON object.
+    """
+    for path in sorted(Path(folder).glob("*config.json")):
+        try:
+            config = json.loads(path.read_bytes())
+        except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
+            raise CheckpointError(f"'{path}' is not JSON: {error}; the checkpoint is damaged") from error
+        if not isinstance(config, dict):
+            raise CheckpointError(f"'{path}' holds no JSON object; the checkpoint is damaged")
+        _check_plain(config, path.name, 0)
+
+
+def drop_unknown_keys(config: dict[str, Any]) -> dict[str, Any]:
+    """A config to be saved, without what ``check_config`` would refuse: leftovers of old checkpoints in sub-configs."""
+    from transformers.models.auto.configuration_auto import CONFIG_MAPPING
+
+    if (model_type := config.get("model_type")) not in CONFIG_MAPPING:
+        return config
+    allowed = allowed_keys(model_type)
+    return {
+        key: drop_unknown_keys(value) if isinstance(value, dict) and value.get("model_type") else value
+        for key, value in config.items()
+        if key in allowed
+    }
+
+
+def _check(config: Mapping[str, Any], where: str, depth: int) -> None:
+    _check_depth(where, depth)
+    # Forbidden keys first: they deserve their own message, also where the class would not know them either.
+    _check_keys(config, where)
+    model_type = config.get("model_type")
+    if not isinstance(model_type, str):
+        raise CheckpointError(f"{where} has no model_type; it is not the config of a model")
+    allowed = allowed_keys(model_type)
+    for key, value in config.items():
+        if key not in allowed:
+            raise CheckpointError(
+                f"{where} carries '{key}', which a config of type '{model_type}' does not have"
+                f"{did_you_mean(str(key), allowed)} Remove the key if you trust the rest of the file"
+            )
+        place = f"{where}: {key}"
+        if key == "architectures":
+            _check_class_names(value, place)
+        elif key == "source" and isinstance(value, Mapping):
+            _check_source(value, place)
+        elif isinstance(value, Mapping) and "model_type" in value:
+            _check(value, place, depth + 1)
+        else:
+            _check_plain(value, place, depth + 1)
+
+
+def _check_plain(value: Any, where: str, depth: int) -> None:
+    """Checks values that no config class describes: numbers, texts, lists and mappings of them."""
+    _check_depth(where, depth)
+    if isinstance(value, Mapping):
+        _check_keys(value, where)
+        for key, item in value.items():
+            if key == "source" and isinstance(item, Mapping):
+                _check_source(item, f"{where}: {key}")
+            else:
+                _check_plain(item, f"{where}: {key}", depth + 1)
+    elif isinstance(value, Sequence) and not isinstance(value, str):
+        for item in value:
+            _check_plain(item, where, depth + 1)
+    elif isinstance(value, str) and _IMPORT_PATH.fullmatch(value) and not _is_encoder_name(value):
+        raise CheckpointError(
+            f"{where} is the import path '{value}'; a checkpoint may only name registered parts, so it is refused"
+        )
+
+
+def _check_keys(config: Mapping[str, Any], where: str) -> None:
+    for key in config:
+        if key in _FORBIDDEN or (str(key).startswith("_") and str(key).endswith("_internal")):
+            raise CheckpointError(
+                f"{where} carries '{key}', which no checkpoint may set: it changes how code or weights are loaded; "
+                "do not use this checkpoint unless you know who made it, and then remove the key"
+            )
+
+
+def _check_source(source: Mapping[str, Any], where: str) -> None:
+    if unknown := sorted(set(map(str, source)) - _SOURCE):
+        raise CheckpointError(f"{where} carries '{unknown[0]}'; a source has {', '.join(sorted(_SOURCE))} only")
+    for key, value in source.items():
+        if value is not None and not isinstance(value, str):
+            raise CheckpointError(f"{where}: {key} is {value!r}; a source holds texts only")
+
+
+def _check_class_names(names: Any, where: str) -> None:
+    listed = names if isinstance(names, list) else [names]
+    for name in listed:
+        if name is not None and not (isinstance(name, str) and _CLASS_NAME.fullmatch(name)):
+            raise CheckpointError(f"{where} is {name!r}, which is no class name; the checkpoint is refused")
+
+
+def _check_depth(where: str, depth: int) -> None:
+    if depth > _MAX_DEPTH:
+        raise CheckpointError(f"{where} is nested more than {_MAX_DEPTH} levels deep; no config of a model is")
+
+
+def _is_encoder_name(value: str) -> bool:
+    return value.partition(":")[0] + ":" in registry("encoders")
+
+
+def model_card(title: str, facts: Mapping[str, Any], usage: str, notes: str = "") -> str:
+    """README.md of a saved model.
+
+    Args:
+        title: Heading.
+        facts: Lines of the table.
+        usage: Python that loads and calls the model.
+        notes: Markdown under the table: data, recipe, figures, licence.
+    """
+    rows = "\n".join(f"| {name} | {value} |" for name, value in facts.items())
+    return (
+        "---\nlibrary_name: vislex\npipeline_tag: image-text-to-text\ntags:\n- vislex\n- image-captioning\n---\n"
+        f"# {title}\n\n| | |\n|---|---|\n{rows}\n\n{notes.strip()}{chr(10) * 2 if notes.strip() else ''}"
+        f"```python\n{usage.strip()}\n```\n"
+    )

@@ -18,7 +18,9 @@ CONNECTORS: dict[str, Row] = {}
 
 DECODERS: dict[str, Row] = {}
 
-SCORERS: dict[str, Row] = {}
+SCORERS: dict[str, Row] = {
+    "scene-f1": ("vislex.metrics.scene:score_scenes", "captions read back and checked against the suite's factors", {}),
+}
 
 RECIPES: dict[str, Row] = {}
 

@@ -82,9 +82,8 @@ def command(
 
 def show(report: Path, *, json: bool = False, verdicts: bool = True) -> None:
     """Prints the tables of a finished comparison and the path of its report."""
-    from vislex.benchmarks.report import all_pairs
     from vislex.benchmarks.results import read_results
-    from vislex.benchmarks.summary import summarise
+    from vislex.benchmarks.summary import all_pairs, summarise
     from vislex.cli.console import print_json
 
     results = read_results([report.parent])

@@ -398,7 +398,18 @@ DECODERS: dict[str, Row] = {
     ),
 }
 
-SCORERS: dict[str, Row] = {}
+SCORERS: dict[str, Row] = {
+    "bertscore@1": ("vislex.metrics.bertscore:BERTSCORE", "greedy matching of BERT states; local weights", {}),
+    "bleu@1": ("vislex.metrics.captions:BLEU", "BLEU-1 to BLEU-4 as the official program, without Java", {}),
+    "cider-d@1": ("vislex.metrics.captions:CIDER_D", "CIDEr-D as the official program, without Java", {}),
+    "clipscore@1": ("vislex.metrics.clipscore:CLIPSCORE", "image and caption under CLIP; local weights", {}),
+    "diversity@1": ("vislex.metrics.diversity:DIVERSITY", "distinct n-grams, vocabulary, length, novelty", {}),
+    "meteor@1": ("vislex.metrics.java:METEOR", "METEOR 1.5 through pycocoevalcap; needs Java", {}),
+    "refclipscore@1": ("vislex.metrics.clipscore:REFCLIPSCORE", "CLIPScore joined with the references", {}),
+    "rouge-l@1": ("vislex.metrics.captions:ROUGE_L", "ROUGE-L as the official program, without Java", {}),
+    "spice@1": ("vislex.metrics.java:SPICE", "SPICE through pycocoevalcap; needs Java and CoreNLP", {}),
+    "scene-f1@1": ("vislex.metrics.scene:score_scenes", "captions read back and checked against the suite's factors", {}),
+}
 
 RECIPES: dict[str, Row] = {
     "caption": (

@@ -76,7 +76,7 @@ def cached_images(
         "probes": content_key({str(i): squashed[i].tobytes().hex() for i in probes}),
     }
 
-    def fill(array: np.ndarray) -> None:
+    def fill(array: np.ndarray, _: Path) -> None:
         workers_used = workers if count >= 1000 else 0
         loader = DataLoader(squashed, batch_size=64, num_workers=workers_used, collate_fn=_stack)  # type: ignore[arg-type]
         for i, batch in enumerate(loader):

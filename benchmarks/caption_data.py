@@ -120,8 +120,8 @@ def load_caption_data(
     source, colon, location = name.partition(":")
     if not colon:
         return load_suite_captions(name, split=split, size=size or 1000, seed=seed, n_images=n_images, **options)
-    load = registry("suites").get(f"{source}:").load()
-    return from_dataset(load(location, split=split, **options), name, split, size=size, n_images=n_images)
+    dataset = registry("suites").get(source).load()(location, "caption", split=split, **options)
+    return from_dataset(dataset, source, split, size=size, n_images=n_images)
 
 
 def suite_provenance(suite: str) -> tuple[dict[str, Any], str | None]:

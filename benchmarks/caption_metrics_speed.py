@@ -26,17 +26,24 @@ from rich.console import Console
 from vislex.metrics import captions, ptb
 
 OPENINGS = ("A photo of", "There is", "Two people look at", "The picture shows", "Someone drew")
-WORDS = ["a", "the", "red", "small", "woman's", "dog", "cat", "half-eaten", "cake", "table;", "isn't", "near", "under", "(left)", "riding", "an", "old-fashioned", "bicycle", "in", "front", "of", "10:30", "a.m.", "bright", "blue", "umbrella,", "standing", "next", "to", "don't", "and", "children", "playing", "frisbee", "on", "green", "grass"]
+WORDS = tuple(
+    word
+    for phrase in (
+        "a the red small woman's dog cat half-eaten cake table; isn't near under (left) riding an old-fashioned",
+        "bicycle in front of 10:30 a.m. bright blue umbrella, standing next to don't children playing frisbee on grass",
+    )
+    for word in phrase.split()
+)
 
 
 def make_captions(n_images: int, n_references: int, seed: int = 0) -> tuple[dict[str, str], dict[str, list[str]]]:
-    """Seeded captions of 8 to 14 words over a vocabulary of 2,000 made-up nouns and some awkward words."""
+    """Seeded captions of 9 to 16 words over a vocabulary of 2,000 made-up nouns and some awkward words."""
     draw = random.Random(seed)
     nouns = ["".join(draw.choices("abcdefghijklmnopqrstuvwxyz", k=draw.randint(3, 9))) for _ in range(2000)]
 
     def caption(topic: list[str]) -> str:
         words = [draw.choice(topic) if draw.random() < 0.4 else draw.choice(WORDS) for _ in range(draw.randint(6, 11))]
-        return f"{draw.choice(OPENINGS)} {' '.join(words)}{draw.choice(['.', '', ' .'])}"
+        return f"{draw.choice(OPENINGS)} {' '.join(words)} {draw.choice(topic)}{draw.choice(['.', '', ' .'])}"
 
     candidates, references = {}, {}
     for image in range(n_images):

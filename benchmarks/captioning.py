@@ -165,8 +165,11 @@ def score(
         from vislex.metrics.scene import score_scenes
 
         factors = {identity: data.factors[identity] for identity in candidates}
-        scores |= {name: float(value) for name, value in score_scenes(candidates, factors).items() if _is_number(value)}
-    scores |= {name: float(value) for name, value in score_diversity(candidates).items() if _is_number(value)}
+        scenes = score_scenes(candidates, factors, per_image=True)
+        images = scenes.pop("images")
+        scores |= {name: float(value) for name, value in scenes.items()}
+        per_image["scene-F1"] = [round(images[identity]["scene-F1"], DIGITS) for identity in candidates]
+    scores |= {name: float(value) for name, value in score_diversity(candidates).items()}
     return {name: round(value, DIGITS) for name, value in scores.items() if math.isfinite(value)}, per_image
 
 
@@ -190,14 +193,11 @@ def bound_runs(data: CaptionData, *, floors: bool = True) -> list[Run]:
 
 def scorer_ids() -> list[str]:
     """Ids and versions of the scorers that ``score`` uses."""
-    from vislex.registry import registry
+    from vislex.metrics.captions import BLEU, CIDER_D, ROUGE_L
+    from vislex.metrics.diversity import DIVERSITY
+    from vislex.metrics.scene import ID
 
-    names = [name for name in ("bleu", "cider-d", "rouge-l", "scene-f1", "diversity") if name in registry("scorers")]
-    ids = []
-    for name in names:
-        target = registry("scorers").get(name).load()
-        ids.append(str(getattr(target, "id", None) or getattr(target, "ID", name)))
-    return ids
+    return [*(scorer.id for scorer in (BLEU, CIDER_D, ROUGE_L, DIVERSITY)), ID]
 
 
 def _bound(
@@ -230,7 +230,3 @@ def _latencies(model: CaptionModel, data: CaptionData, n: int, settings: dict[st
 
 def _rounded(value: Any) -> float | None:
     return None if value is None else round(float(value), 4)
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float | np.floating | np.integer) and not isinstance(value, bool)

@@ -14,14 +14,15 @@ from typing import Any
 
 from vislex.benchmarks import report_plots as plots
 from vislex.benchmarks.results import DataRecord, Results, Run
-from vislex.benchmarks.summary import UNTRAINED, Pair, Row, compare_rows, control_pairs, summarise
+from vislex.benchmarks.summary import UNTRAINED, Pair, Row, all_pairs, summarise
 from vislex.errors import DataError
 
-__all__ = ["all_pairs", "captioning_table", "render", "write_report"]
+__all__ = ["captioning_table", "render", "write_report"]
 
-SCORES = ("CIDEr-D", "BLEU-4", "ROUGE-L", "scene-F1", "hallucination", "distinct-2", "mean length")
-HUNDREDFOLD = {"CIDEr-D", "BLEU-1", "BLEU-2", "BLEU-3", "BLEU-4", "ROUGE-L", "scene-F1", "hallucination", "distinct-2"}
+SCORES = ("CIDEr-D", "BLEU-4", "ROUGE-L", "scene-F1", "objects-F1", "hallucination")
+HUNDREDFOLD = {"CIDEr-D", "BLEU-1", "BLEU-2", "BLEU-3", "BLEU-4", "ROUGE-L", "scene-F1", "objects-F1", "hallucination"}
 LOWER_IS_BETTER = {"hallucination"}
+PAIRED = ("CIDEr-D", "scene-F1")
 
 
 def write_report(results: Results, path: str | Path, *, title: str | None = None, n_images: int = 24) -> Path:
@@ -66,17 +67,6 @@ def render(results: Results, *, title: str | None = None, n_images: int = 24) ->
     )
 
 
-def all_pairs(results: Results, record: DataRecord, metric: str = "CIDEr-D") -> list[Pair]:
-    """Paired differences that a result file asks for: its config's pairs, else every encoder against its control."""
-    rows = {row.name: row for row in summarise(results, record)}
-    config = results.config or {}
-    wanted = [tuple(pair) for pair in config.get("pairs", [])] or control_pairs(rows.values())
-    margin = config.get("margin") if config.get("verdicts", True) else None
-    return [
-        compare_rows(results, record, a, b, metric=metric, margin=margin) for a, b in wanted if a in rows and b in rows
-    ]
-
-
 def captioning_table(rows: Sequence[Row]) -> str:
     """The summary table: scores x 100 with their spread over seeds, time, evaluations and parameters."""
     names = [name for name in SCORES if any(name in row.scores for row in rows)]
@@ -84,7 +74,7 @@ def captioning_table(rows: Sequence[Row]) -> str:
     best = {name: _best(models, name) for name in names}
     top = max((row.scores.get("CIDEr-D", 0.0) for row in rows), default=0.0) or 1.0
     hue = plots.colours(rows)
-    head = ["model", *names, "ms / caption", "captions / s", "evaluations", "trainable", "frozen"]
+    head = ["model", *names, "ms", "captions / s", "evaluations", "trained", "frozen"]
     lines = []
     for row in rows:
         cells = [f"<td>{_label(row, hue[row.name])}</td>"]
@@ -98,8 +88,9 @@ def captioning_table(rows: Sequence[Row]) -> str:
                 cells.append(f"<td><span{strong}>{text}</span></td>")
         for field, digits in (("latency_ms", 1), ("throughput", 0), ("evaluations", 1)):
             cells.append(f"<td>{_number(row.timing(field) if row.is_model else None, digits)}</td>")
-        for field in ("trainable", "frozen"):
-            cells.append(f"<td>{_count(row.model.parameters.get(field))}</td>")
+        counts = row.model.parameters
+        for count in (counts.get("budgeted", counts.get("trainable")), counts.get("frozen")):
+            cells.append(f"<td>{_count(count)}</td>")
         lines.append(f'<tr class="{"model" if row.is_model else "bound"}">{"".join(cells)}</tr>')
     return _table(head, lines)
 
@@ -132,7 +123,7 @@ def _captioning(results: Results, record: DataRecord, n_images: int) -> str:
     rows = summarise(results, record)
     if not rows:
         return ""
-    pairs = all_pairs(results, record)
+    pairs = [all_pairs(results, record, metric) for metric in PAIRED]
     drawn = [
         ("Quality against latency", plots.quality_against_latency(rows)),
         ("Quality by caption length", plots.quality_by_length(rows, record)),
@@ -140,15 +131,16 @@ def _captioning(results: Results, record: DataRecord, n_images: int) -> str:
     ]
     cards = "".join(f'<div class="card"><h3>{name}</h3>{svg}</div>' for name, svg in drawn if svg)
     notes = (
-        f"n = {len(record.ids):,} images; the idf of CIDEr-D is taken over the same {len(record.ids):,}. Hollow marks "
-        "and dashed lines are encoders with random weights, trained in the same way. The floors see no image, or only "
-        "its pixels; the ceiling is one held-out reference scored against the others. Parameters are counted without "
-        "token embeddings and tied heads. One forward of one caption is an evaluation."
+        f"n = {len(record.ids):,} images; the idf of CIDEr-D is taken over the same {len(record.ids):,}. ± is the "
+        "standard deviation over training seeds. Hollow marks and dashed lines are encoders with random weights, "
+        "trained in the same way. The floors see no image, or only its pixels; the ceiling is one held-out reference "
+        "scored against the others. ms is the wall time of one caption at batch 1, image encoding included; one "
+        "forward of one caption is an evaluation. Trained parameters are counted without token embeddings and tied heads."
     )
     return (
         f'<h2 id="{record.key}">Captioning on {escape(record.name)}, {escape(record.split)}</h2>\n'
         f'<div class="card scroll">{captioning_table(rows)}<p class="note">{notes}</p></div>\n'
-        f'{_paired(pairs)}\n<div class="plots">{cards}</div>\n{_grid(rows, record, n_images)}'
+        f'{"".join(map(_paired, pairs))}\n<div class="plots">{cards}</div>\n{_grid(rows, record, n_images)}'
     )
 
 
@@ -156,14 +148,14 @@ def _paired(pairs: Sequence[Pair]) -> str:
     if not pairs:
         return ""
     judged = any(pair.verdict for pair in pairs)
-    head = ["a against b", "a", "b", "difference", "95 % interval", "smallest detectable"]
+    head = ["a", "b", "score of a", "of b", "difference a - b", "95 % interval", "smallest detectable"]
     head += ["margin", "verdict"] if judged else []
     lines = []
     for pair in pairs:
         interval = pair.interval
         colour = "good" if interval.low > 0 else "bad" if interval.high < 0 else ""
         cells = [
-            f"<td>{escape(pair.a)} <span class='soft'>against</span> {escape(pair.b)}</td>",
+            f"<td>{escape(pair.a)}</td><td class='left soft'>{escape(pair.b)}</td>",
             f"<td>{100 * pair.mean_a:.1f}</td><td>{100 * pair.mean_b:.1f}</td>",
             f'<td class="{colour}"><b>{100 * interval.difference:+.1f}</b></td>',
             f"<td>[{100 * interval.low:+.1f}, {100 * interval.high:+.1f}]</td>",
@@ -184,7 +176,8 @@ def _paired(pairs: Sequence[Pair]) -> str:
         )
     )
     return (
-        f'<h2>Paired differences</h2>\n<div class="card"><div class="scroll">{_table(head, lines)}</div>'
+        f"<h2>Paired differences of {escape(first.metric)}</h2>\n"
+        f'<div class="card"><div class="scroll">{_table(head, lines)}</div>'
         f'<p class="note">{escape(note)}</p>{plots.paired_differences(pairs)}</div>'
     )
 
@@ -304,7 +297,7 @@ def _score(row: Row, name: str) -> str:
 
 def _best(rows: Sequence[Row], name: str) -> str | None:
     scored = [row for row in rows if name in row.scores]
-    if not scored or name == "mean length":
+    if not scored:
         return None
     sign = -1 if name in LOWER_IS_BETTER else 1
     return max(scored, key=lambda row: sign * row.scores[name]).name
@@ -321,5 +314,5 @@ def _count(value: int | None) -> str:
 
 
 def _table(head: Sequence[str], lines: Sequence[str]) -> str:
-    cells = "".join(f"<th>{escape(name)}</th>" for name in head)
+    cells = "".join(f'<th class="left">{name}</th>' if name == "b" else f"<th>{escape(name)}</th>" for name in head)
     return f"<table><thead><tr>{cells}</tr></thead><tbody>{''.join(lines)}</tbody></table>"

@@ -43,7 +43,7 @@ def quality_against_latency(rows: Sequence[Row], metric: str = "CIDEr-D") -> str
     shown = [row for row in rows if row.is_model and row.timing("latency_ms") and metric in row.scores]
     if not shown:
         return None
-    figure, axes = _figure(6.4, 4.0)
+    figure, axes = _figure(6.2, 4.6)
     hue, marker = colours(shown), _markers(shown)
     for row in shown:
         hollow = (row.model.encoder or "").endswith(UNTRAINED)
@@ -78,7 +78,7 @@ def quality_by_length(rows: Sequence[Row], data: DataRecord, metric: str = "CIDE
     bins = length_bins(lengths)
     if len(bins) < 2:
         return None
-    figure, axes = _figure(6.4, 4.0)
+    figure, axes = _figure(6.2, 4.6)
     hue, marker = colours(shown), _markers(shown)
     places = np.arange(len(bins))
     for row in shown:
@@ -108,7 +108,7 @@ def learning_curves(rows: Sequence[Row]) -> str | None:
     shown = [row for row in rows if any(_curve(run.model.curve)[0] for run in row.runs)]
     if not shown:
         return None
-    figure, axes = _figure(6.4, 4.0)
+    figure, axes = _figure(6.2, 4.6)
     hue, marker = colours(shown), _markers(shown)
     names = set()
     for row in shown:
@@ -141,7 +141,7 @@ def paired_differences(pairs: Sequence[Pair]) -> str | None:
     """Forest plot of paired differences with their intervals, and the margin where one was fixed."""
     if not pairs:
         return None
-    figure, axes = _figure(9.2, 0.9 + 0.42 * len(pairs))
+    figure, axes = _figure(12.5, 0.9 + 0.42 * len(pairs))
     for place, pair in enumerate(reversed(pairs)):
         low, middle, high = (100 * x for x in (pair.interval.low, pair.interval.difference, pair.interval.high))
         colour = "#10b981" if low > 0 else "#ef4444" if high < 0 else NEUTRAL
@@ -165,7 +165,7 @@ def latency_curve(tables: dict[str, list[dict[str, Any]]]) -> str | None:
     """
     if not any(tables.values()):
         return None
-    figure, axes = _figure(6.4, 4.0)
+    figure, axes = _figure(6.2, 4.6)
     for index, (name, table) in enumerate(tables.items()):
         axes.plot(
             [row["batch size"] for row in table],
@@ -205,9 +205,8 @@ def _figure(width: float, height: float) -> tuple[Figure, Axes]:
 def _svg(figure: Figure, salt: str) -> str:
     import matplotlib
 
-    axes = figure.axes[0]
-    if legend := axes.get_legend():
-        for text in legend.get_texts():
+    for legend in [*figure.legends, figure.axes[0].get_legend()]:
+        for text in legend.get_texts() if legend is not None else ():
             text.set_color(INK)
     buffer = io.StringIO()
     with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": f"vislex-{salt}"}):
@@ -244,7 +243,7 @@ def _legend(axes: Axes, rows: Sequence[Row], hue: dict[str, str], marker: dict[s
                 markersize=6,
             )
         )
-    axes.legend(handles=handles, frameon=False, fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.18), ncols=2)
+    axes.figure.legend(handles=handles, frameon=False, fontsize=8, loc="outside lower center", ncols=2)
 
 
 def _latency_error(row: Row) -> list[list[float]] | None:

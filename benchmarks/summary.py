@@ -13,7 +13,7 @@ from vislex.benchmarks.results import DataRecord, ModelInfo, Origin, Results, Ru
 from vislex.errors import DataError, did_you_mean
 from vislex.metrics.statistics import PairedInterval, paired_bootstrap, verdict
 
-__all__ = ["UNTRAINED", "Pair", "Row", "compare_rows", "control_pairs", "summarise"]
+__all__ = ["UNTRAINED", "Pair", "Row", "all_pairs", "compare_rows", "control_pairs", "length_bins", "summarise"]
 
 UNTRAINED = "@untrained"
 PRINTED = ("CIDEr-D", "BLEU-4", "ROUGE-L", "scene-F1", "hallucination")
@@ -177,6 +177,21 @@ def control_pairs(rows: Iterable[Row]) -> list[tuple[str, str]]:
         if control is not None:
             pairs.append((row.name, control))
     return pairs
+
+
+def all_pairs(results: Results, data: DataRecord, metric: str = "CIDEr-D") -> list[Pair]:
+    """The paired differences that a result file asks for: its config's pairs, else every encoder against its control.
+
+    The config's margin belongs to its own metric; other metrics get no verdict. Rows that were not scored image by
+    image are left out.
+    """
+    rows = {row.name: row for row in summarise(results, data) if all(metric in run.per_image for run in row.runs)}
+    config = results.config or {}
+    wanted = [(a, b) for a, b in config.get("pairs") or control_pairs(rows.values())]
+    margin = config.get("margin") if config.get("metric", "CIDEr-D") == metric else None
+    return [
+        compare_rows(results, data, a, b, metric=metric, margin=margin) for a, b in wanted if a in rows and b in rows
+    ]
 
 
 def _row(name: str, runs: list[Run]) -> Row:

@@ -60,7 +60,7 @@ def test_the_page_shows_rows_intervals_images_captions_and_provenance(page: str,
     assert page.count("<img ") == len(record.images)
     assert "enc@untrained + prefix" in page
     assert record.references[record.ids[0]][0] in page
-    assert "Paired differences" in page
+    assert "Paired differences of CIDEr-D" in page
     assert "no verdict is given" in page
     assert page.count("<svg") >= 2
     assert "vislex compare" in page

@@ -27,9 +27,7 @@ def test_an_encoder_is_paired_with_its_own_control(results: Results, data: Capti
     assert control_pairs(summarise(results, data.record)) == [(A, B)]
 
 
-def test_paired_difference_uses_common_seeds_and_judges_only_with_a_margin(
-    results: Results, data: CaptionData
-) -> None:
+def test_paired_difference_uses_common_seeds_and_judges_only_with_a_margin(results: Results, data: CaptionData) -> None:
     pair = compare_rows(results, data.record, A, B)
     assert pair.interval.n == len(data)
     assert pair.interval.n_seeds == 2

@@ -7,14 +7,10 @@ from typing import Annotated, Any
 
 import typer
 
-from vislex.cli.console import error_console, print_table, say
+from vislex.cli.console import error_console
 from vislex.cli.options import BatchSize, Device, DType, Json
 
 __all__ = ["command"]
-
-ROWS = ["row", "origin", "seeds", "CIDEr-D", "BLEU-4", "ROUGE-L", "scene-F1", "ms a caption", "evaluations"]
-PAIRS = ["a", "b", "difference", "low", "high", "n", "seeds", "minimal detectable effect", "verdict"]
-
 
 def command(
     overrides: Annotated[
@@ -57,6 +53,7 @@ def command(
     Run it again with the same --out to go on where it stopped, or with more names to widen the table.
     """
     from vislex.benchmarks.compare import ComparisonConfig, run
+    from vislex.benchmarks.show import show
     from vislex.config import load_config
 
     given: dict[str, Any] = {
@@ -78,34 +75,6 @@ def command(
     loaded = load_config(ComparisonConfig, config, [*written, *(overrides or [])])
     report = run(loaded, log=lambda line: error_console.print(line, markup=False))
     show(report, json=json)
-
-
-def show(report: Path, *, json: bool = False, verdicts: bool = True) -> None:
-    """Prints the tables of a finished comparison and the path of its report."""
-    from vislex.benchmarks.report import all_pairs
-    from vislex.benchmarks.results import read_results
-    from vislex.benchmarks.summary import summarise
-    from vislex.cli.console import print_json
-
-    results = read_results([report.parent])
-    tables = []
-    for record in results.data.values():
-        rows = [row.as_dict() for row in summarise(results, record)]
-        pairs = [pair.as_dict() for pair in all_pairs(results, record)]
-        tables.append({"data": record.name, "split": record.split, "n": len(record.ids), "rows": rows, "pairs": pairs})
-    if json:
-        print_json({"report": str(report), "tables": tables})
-        return
-    for table in tables:
-        shown = [column for column in ROWS if any(row.get(column) is not None for row in table["rows"])]
-        title = f"{table['data']} {table['split']}, n = {table['n']} images, idf of CIDEr-D over the same {table['n']}"
-        print_table(table["rows"], shown, title=title)
-        if table["pairs"]:
-            columns = [c for c in PAIRS if c != "verdict" or (verdicts and table["pairs"][0]["margin"] is not None)]
-            say("")
-            print_table(table["pairs"], columns, title="paired differences a - b of CIDEr-D, 95 % intervals")
-        say("")
-    say(f"report: {report}")
 
 
 def _names(text: str | None) -> str | None:

@@ -31,7 +31,7 @@ def score_captions(
     Args:
         candidates: One caption an image.
         references: One or more captions an image, under the same ids.
-        tokenized: Whether the captions are tokens joined by single spaces already; else ``vislex.metrics.ptb`` cuts them.
+        tokenized: Whether the captions are tokens joined by single spaces already; else ``ptb`` cuts them.
 
     Returns:
         "BLEU-1" to "BLEU-4" and "ROUGE-L" in [0, 1], "CIDEr-D" in [0, 10].
@@ -183,14 +183,19 @@ def _cider(ngrams: _NGrams) -> np.ndarray:
         target = counts.reference_count * counts.reference_idf
         hit = counts.match >= 0
         product = np.minimum(hypothesis[counts.match[hit]], target[hit]) * target[hit]
-        value = np.bincount(counts.reference[hit], product, n_references)
-        norm = np.sqrt(np.bincount(counts.candidate, hypothesis**2, n_images))[image]
-        norm = norm * np.sqrt(np.bincount(counts.reference, target**2, n_references))
+        value = _sum(counts.reference[hit], product, n_references)
+        norm = np.sqrt(_sum(counts.candidate, hypothesis**2, n_images))[image]
+        norm = norm * np.sqrt(_sum(counts.reference, target**2, n_references))
         similarity += np.divide(value, norm, out=value, where=norm != 0)
     bigrams_off = np.maximum(ngrams.candidate_length - 1, 0)[image] - np.maximum(ngrams.reference_length - 1, 0)
     similarity *= np.exp(-(bigrams_off**2) / (2 * CIDER_SIGMA**2)) / MAX_N
-    total = np.bincount(image, similarity, n_images)
+    total = _sum(image, similarity, n_images)
     return 10.0 * total / np.bincount(image, minlength=n_images)
+
+
+def _sum(index: np.ndarray, weights: np.ndarray, size: int) -> np.ndarray:
+    """float64[size]: weights summed by index; ``np.bincount`` alone gives integers where there is nothing to sum."""
+    return np.bincount(index, weights, size).astype(np.float64, copy=False)
 
 
 def _bleu_statistics(ngrams: _NGrams) -> np.ndarray:
@@ -202,7 +207,7 @@ def _bleu_statistics(ngrams: _NGrams) -> np.ndarray:
         hit = counts.match >= 0
         np.maximum.at(largest, counts.match[hit], counts.reference_count[hit])
         clipped = np.minimum(counts.candidate_count, largest)
-        statistics[:, n] = np.bincount(counts.candidate, clipped, n_images)
+        statistics[:, n] = _sum(counts.candidate, clipped, n_images)
         statistics[:, MAX_N + n] = np.maximum(ngrams.candidate_length - n, 0)
     statistics[:, 8] = ngrams.candidate_length
     distance = np.abs(ngrams.reference_length - ngrams.candidate_length[image])
@@ -230,7 +235,7 @@ def _rouge(candidate: list[str], references: list[list[str]]) -> float:
 
 
 def _common_subsequence(where: Mapping[str, int], length: int, words: list[str]) -> int:
-    """Length of the longest common subsequence by Hyyrö's bit-parallel recurrence; bit i of ``where[word]`` is place i."""
+    """Length of the longest common subsequence by Hyyrö's bit-parallel recurrence; bit i stands for place i."""
     full = (1 << length) - 1
     state = full
     for word in words:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -29,7 +30,7 @@ def score_diversity(candidates: Mapping[Any, str], train_captions: Iterable[str]
     check_captions(candidates)
     captions = [tuple(ptb.tokenize(caption)) for caption in candidates.values()]
     words = [word for caption in captions for word in caption]
-    pairs = [pair for caption in captions for pair in zip(caption, caption[1:], strict=False)]
+    pairs = [pair for caption in captions for pair in itertools.pairwise(caption)]
     scores = {
         "distinct-1": len(set(words)) / max(len(words), 1),
         "distinct-2": len(set(pairs)) / max(len(pairs), 1),

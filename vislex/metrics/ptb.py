@@ -7,6 +7,8 @@ earlier pattern wins).
 
 Conventions of the official list that look like mistakes and are not ours to mend: parentheses survive as ``-lrb-`` and
 ``-rrb-`` (the list has them in capitals, the tokens are lower-case by then), and so do runs such as ``!!`` and ``?!``.
+The official program reads a whole file, so that in rare cases a caption's last word depends on the caption in the next
+line ("on plan b." before "The ..."); here a caption is cut by itself.
 """
 
 from __future__ import annotations
@@ -50,6 +52,11 @@ _ABBREVIATIONS = (
 _CAPITAL_ABBREVIATIONS = "mass|miss|wash|ark|del|ill|ore|tex|az|la|pa"
 _BEFORE_DIGIT = "figs|prop|art|fig|nos|ca|no|op|pp"  # "no. 7", but "no ."
 
+# words that begin a sentence: before one of them a single letter loses its period ("plan b. The dog"), else it keeps it
+_STARTERS = (
+    "additionally|according|however|earlier|other|their|these|there|about|after|since|while|once|some|such|that|then|"
+    "they|this|what|when|many|more|last|here|but|her|our|now|one|she|the|you|yet|an|as|at|he|if|in|it|so|we|a"
+)
 
 # --- tokens -----------------------------------------------------------------------------------------------------------
 _WORD = f"{_A}*{_L}{_A}*"
@@ -84,6 +91,7 @@ _PATTERNS = tuple(
         # abbreviations and initials
         rf"(?i:{_ABBREVIATIONS})\.|{_L}\.",
         rf"(?:{_CAPITAL_ABBREVIATIONS.title()}|{_CAPITAL_ABBREVIATIONS.upper()})\.",
+        rf"{_L}(?=(\.\s+(?:{_STARTERS.title()}|{_STARTERS.upper()})\s))",
         rf"(?i:{_BEFORE_DIGIT})\.(?=(\s?\d))",
         rf"{_ACRONYM}\.?|(?i:ph\.d\.)",
         # words, things with hyphens and slashes, names of hosts and files, addresses
@@ -142,7 +150,7 @@ _REPLACED = {
 }
 _BRACKETS = {"(": "-lrb-", ")": "-rrb-", "[": "-lsb-", "]": "-rsb-", "{": "-lcb-", "}": "-rcb-"}
 _CLITIC_FORM = re.compile(rf"{_Q}(?:[smd]|re|ve|ll)|n{_QX}t")
-_STRADDLES = re.compile(r"<\S*[A-Za-z][^<>]*\s[^<>]*>|\d[ \xa0]\(?\d|\d\)[ \xa0]\d|\.[ \xa0]\d")
+_STRADDLES = re.compile(r"<\S*[A-Za-z][^<>]*\s[^<>]*>|\d[ \xa0]\(?\d|\d\)[ \xa0]\d|\.\s+\d|\w\.\s+[A-Z]")
 _CACHE_SIZE = 1 << 17
 
 

@@ -102,6 +102,7 @@ def paired_bootstrap(
 
     observed = float(differences(np.ones((1, n_images))).mean())
     image_draws, seed_draws = (np.random.default_rng([seed, stream]) for stream in (0, 1))
+    drawn = seed_draws.integers(n_seeds, size=(n_resamples, n_seeds))
     replicates = []
     step = max(1, CELLS // n_images)
     for start in range(0, n_resamples, step):
@@ -111,8 +112,7 @@ def paired_bootstrap(
         if n_seeds > 1:
             centre = by_seed.mean(axis=1, keepdims=True)
             by_seed = centre + (by_seed - centre) * math.sqrt(n_seeds / (n_seeds - 1))
-            drawn = seed_draws.integers(n_seeds, size=(size, n_seeds))
-            by_seed = np.take_along_axis(by_seed, drawn, axis=1)
+            by_seed = np.take_along_axis(by_seed, drawn[start : start + size], axis=1)
         replicates.append(by_seed.mean(axis=1))
     resampled = np.concatenate(replicates)
 

@@ -102,5 +102,5 @@ def shift_images(images: np.ndarray, offsets: np.ndarray) -> np.ndarray:
 
 def normalize_images(images: np.ndarray, mean: float | Tensor = 0.5, std: float | Tensor = 0.5) -> Tensor:
     """float[B, 3, H, W] of uint8[B, H, W, 3]: scaled to [0, 1], then normalised."""
-    pixels = torch.from_numpy(np.ascontiguousarray(images)).permute(0, 3, 1, 2).float() / 255
+    pixels = torch.tensor(images).permute(0, 3, 1, 2).contiguous().float() / 255
     return (pixels - mean) / std

@@ -82,7 +82,9 @@ def model_card(
     command = " ".join(["vislex train", recipe, *(f"{key}={_inline(value)}" for key, value in changed.items())])
     header = {"license": "cc-by-sa-4.0", "library_name": "transformers", "tags": ["vislex", *tags]}
     rows = "\n".join(f"| {name.removeprefix('eval_')} | {value:.4g} |" for name, value in figures.items())
-    versions = ", ".join(f"{name} {record['packages'][name]}" for name in ("torch", "transformers") if name in record["packages"])
+    versions = ", ".join(
+        f"{name} {record['packages'][name]}" for name in ("torch", "transformers") if name in record["packages"]
+    )
     return (
         f"---\n{yaml.safe_dump(header, sort_keys=False)}---\n\n# {recipe}\n\n{summary}\n\n"
         f"Trained on OpenMoji and Twemoji drawings (the suite `openmoji-v1`); the weights are CC BY-SA 4.0.\n\n"

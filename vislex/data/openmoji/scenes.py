@@ -7,6 +7,7 @@ count. Never named: rotation, hue shift, exact offset and scale, artist, exact s
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -189,6 +190,8 @@ def _hold_out(
 ) -> str | None:
     """Makes sure of one held-out combination: a pair, or a concept's background or position. Returns the background."""
     groups = list(dict.fromkeys(slot.group for slot in slots))
+    if any(pair_is_held_out(a, b) for a, b in itertools.combinations(chosen.values(), 2)):
+        return background
     first = groups[0]
     if first not in chosen:
         names = [n for n in source.names if n not in exclude and n not in chosen.values()]
@@ -214,6 +217,7 @@ def _layout(draws: Draws, concepts: Sequence[str], slots: Sequence[Slot], traine
     shrink = 0
     for attempt in range(_ATTEMPTS):
         shrink += attempt >= _ATTEMPTS // 3 and attempt % 4 == 0
+        most = MAX_OVERLAP if attempt < _ATTEMPTS - 4 else 2 * MAX_OVERLAP if attempt < _ATTEMPTS - 1 else 1.0
         weights = _SIZE_WEIGHTS[len(slots)]
         sizes = [slot.size or draws.weighted(tuple(SIZES), weights) for slot in slots]
         if shrink:
@@ -223,7 +227,7 @@ def _layout(draws: Draws, concepts: Sequence[str], slots: Sequence[Slot], traine
         fixed_first = sorted(range(len(slots)), key=lambda i: (slots[i].position is None, -SIZES[sizes[i]]))
         for i in fixed_first:
             scale = round(SIZES[sizes[i]] * draws.uniform(0.93, 1.07), 4)
-            if (place := _find_place(draws, concepts[i], slots[i], sizes[i], scale, places, trained)) is None:
+            if (place := _find_place(draws, concepts[i], slots[i], sizes[i], scale, places, trained, most)) is None:
                 break
             places[i] = place
         else:
@@ -232,7 +236,14 @@ def _layout(draws: Draws, concepts: Sequence[str], slots: Sequence[Slot], traine
 
 
 def _find_place(
-    draws: Draws, concept: str, slot: Slot, size: str, scale: float, others: dict[int, Place], trained: bool
+    draws: Draws,
+    concept: str,
+    slot: Slot,
+    size: str,
+    scale: float,
+    others: dict[int, Place],
+    trained: bool,
+    most: float,
 ) -> Place | None:
     cells = [slot.position] if slot.position else list(CELLS)
     draws.shuffle(cells)
@@ -241,7 +252,7 @@ def _find_place(
             continue
         column, row = CELLS[cell]
         x, y = _coordinate(draws, column, scale), _coordinate(draws, row, scale)
-        if all(_overlap(scale, x, y, other[1], other[3], other[4]) <= MAX_OVERLAP for other in others.values()):
+        if all(_overlap(scale, x, y, other[1], other[3], other[4]) <= most for other in others.values()):
             return size, scale, cell, x, y
     return None
 

@@ -10,7 +10,9 @@ from datasets import Dataset
 
 from vislex.data.openmoji.captions import STYLES, captions
 from vislex.data.openmoji.draws import SUITE_VERSION, Draws
+from vislex.data.openmoji.expressions import referring
 from vislex.data.openmoji.manifest import check_split, check_vocabulary
+from vislex.data.openmoji.questions import question_pair
 from vislex.data.openmoji.scenes import sample_scene
 from vislex.data.openmoji.transform import SceneTransform
 from vislex.errors import ConfigError, UnknownNameError, did_you_mean
@@ -18,6 +20,8 @@ from vislex.errors import ConfigError, UnknownNameError, did_you_mean
 __all__ = ["DEFAULT_SIZES", "TASKS", "load", "row"]
 
 Row = dict[str, Any]
+
+N_ANSWERS = 10  # as many as VQAv2 has raters
 
 # Rows of train, val and a test split unless asked otherwise; an index is only a counter, so any size will do.
 DEFAULT_SIZES: dict[str, tuple[int, int, int]] = {
@@ -38,7 +42,28 @@ def _image_row(seed: int, split: str, vocabulary: str, index: int, style: str) -
     return {"factors": sample_scene(seed, split, vocabulary, index).factors()}
 
 
-TASKS: dict[str, Callable[[int, str, str, int, str], Row]] = {"caption": _caption_row, "images": _image_row}
+def _vqa_row(seed: int, split: str, vocabulary: str, index: int, style: str) -> Row:
+    question = question_pair(seed, split, vocabulary, index // 2)[index % 2]
+    return {
+        "question": question.text,
+        "answer": question.answer,
+        "answers": [question.answer] * N_ANSWERS,
+        "question_type": question.type,
+        "factors": question.scene.factors(),
+    }
+
+
+def _segmentation_row(seed: int, split: str, vocabulary: str, index: int, style: str) -> Row:
+    scene, expression, target = referring(seed, split, vocabulary, index)
+    return {"expression": expression, "target": target, "factors": scene.factors()}
+
+
+TASKS: dict[str, Callable[[int, str, str, int, str], Row]] = {
+    "caption": _caption_row,
+    "vqa": _vqa_row,
+    "segmentation": _segmentation_row,
+    "images": _image_row,
+}
 
 
 def row(task: str, index: int, *, split: str, seed: int = 0, vocabulary: str = "default", style: str = "lossy") -> Row:

@@ -1,0 +1,80 @@
+"""``vislex bench`` and ``vislex report`` as a user calls them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from vislex.benchmarks.results import read_results
+from vislex.captioner import Captioner
+from vislex.cli.main import main
+from vislex.encoders.factory import create_encoder
+from vislex.text import load_tokenizer, prune_tokenizer
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    tokenizer = prune_tokenizer(load_tokenizer(), ["a cat and two dogs on a red background"])[0]
+    encoder = create_encoder("siglip-tiny", tiny=True)
+    options = {"hidden_size": 32, "num_layers": 1, "num_heads": 2}
+    made = tmp_path_factory.mktemp("models") / "tiny"
+    Captioner.from_parts(encoder=encoder, decoder="prefix", tokenizer=tokenizer, **options).save_pretrained(made)
+    return made
+
+
+def test_bench_captioning_appends_results_that_report_reads(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = ["--size", "6", "--images", "2", "--max-new-tokens", "4", "--batch-size", "3", "--json"]
+    assert main(["bench", "captioning", "--model", str(folder), *options, "--out", str(tmp_path)]) == 0
+    rows = json.loads(capsys.readouterr().out)
+    assert {row["origin"] for row in rows} == {"local", "floor", "ceiling"}
+    assert all(0 <= row["CIDEr-D"] <= 10 for row in rows)
+    results = read_results([tmp_path])
+    assert len(results.runs) == 4
+    assert "bench captioning" in results.runs[0].provenance["command"] or results.runs[0].provenance["command"]
+    assert main(["report", str(tmp_path), "--title", "Mine"]) == 0
+    page = (tmp_path / "report.html").read_text()
+    assert "<title>Mine</title>" in page
+    assert capsys.readouterr().out.strip() == str(tmp_path / "report.html")
+
+
+def test_bench_latency_prints_a_row_a_batch_size(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    options = ["--batch-sizes", "1,2", "--new-tokens", "3", "--repeats", "1", "--json"]
+    assert main(["bench", "latency", "-m", str(folder), *options]) == 0
+    assert [row["batch size"] for row in json.loads(capsys.readouterr().out)] == [1, 2]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["bench", "captionning"], "did you mean 'captioning'"),
+        (["bench", "captioning", "--model", "nowhere", "--size", "2"], "no captioner folder"),
+        (["bench", "captioning", "--model", "x", "--data", "openmojy", "--size", "2"], "did you mean 'openmoji'"),
+        (["bench", "latency", "--model", "x", "--batch-sizes", "1,many"], "positive numbers"),
+        (["report"], "no result file given"),
+        (["report", "nowhere"], "there is no result file"),
+        (["report", "--judge-csv", "x.csv"], "--judge-key"),
+        (["compare"], "nothing to compare"),
+        (["compare", "--encoders", "siglip-tiny"], "belong together"),
+        (["compare", "--models", "a", "sizze=3"], "size"),
+    ],
+)
+def test_mistakes_are_one_line(
+    arguments: list[str], message: str, capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(arguments) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.count("\n") == 1
+
+
+@pytest.mark.parametrize("verb", ["bench", "compare", "report"])
+def test_help_shows_examples(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([verb, "--help"]) == 0
+    out = capsys.readouterr().out
+    assert f"vislex {verb} " in out
+    assert "\b" not in out

@@ -16,7 +16,7 @@ from pathlib import Path
 from vislex.benchmarks.caption_models import shipped_captioners
 from vislex.benchmarks.compare import ComparisonConfig, run
 from vislex.benchmarks.results import read_results
-from vislex.cli.compare import show
+from vislex.benchmarks.show import show
 from vislex.cli.console import say
 from vislex.config import load_config
 

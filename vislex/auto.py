@@ -13,7 +13,7 @@ import logging
 from transformers import AutoConfig, AutoModel, AutoModelForImageTextToText, AutoProcessor
 
 from vislex.errors import VislexError
-from vislex.registry import registry
+from vislex.registry import Entry, registry
 
 __all__ = ["register"]
 
@@ -30,6 +30,7 @@ def register() -> None:
         for entry in {entry.target: entry for entry in registry(kind)}.values():
             try:
                 part = entry.load()
+                _check(entry, part)
             except VislexError as error:
                 if entry.origin == "vislex":
                     raise
@@ -41,6 +42,12 @@ def register() -> None:
     AutoModel.register(CaptionerConfig, Captioner, exist_ok=True)
     AutoModelForImageTextToText.register(CaptionerConfig, Captioner, exist_ok=True)
     AutoProcessor.register(CaptionerConfig, CaptionProcessor, exist_ok=True)
+
+
+def _check(entry: Entry, part: object) -> None:
+    """Refuses what is no model class: it would otherwise break the loading of every other part."""
+    if not (isinstance(part, type) and hasattr(part, "config_class")):
+        raise VislexError(f"'{entry.name}' ({entry.origin}) points to '{entry.target}', which is no model class")
 
 
 register()

@@ -7,13 +7,10 @@ from typing import Annotated, Any
 
 import typer
 
-from vislex.cli.console import error_console, print_table, say
+from vislex.cli.console import error_console
 from vislex.cli.options import BatchSize, Device, DType, Json
 
 __all__ = ["command"]
-
-ROWS = ["row", "origin", "seeds", "CIDEr-D", "BLEU-4", "ROUGE-L", "scene-F1", "ms a caption", "evaluations"]
-PAIRS = ["a", "b", "difference", "low", "high", "n", "seeds", "minimal detectable effect", "verdict"]
 
 
 def command(
@@ -57,6 +54,7 @@ def command(
     Run it again with the same --out to go on where it stopped, or with more names to widen the table.
     """
     from vislex.benchmarks.compare import ComparisonConfig, run
+    from vislex.benchmarks.show import show
     from vislex.config import load_config
 
     given: dict[str, Any] = {
@@ -80,6 +78,7 @@ def command(
     show(report, json=json)
 
 
+<<<<<<< HEAD
 def show(report: Path, *, json: bool = False, verdicts: bool = True) -> None:
     """Prints the tables of a finished comparison and the path of its report."""
     from vislex.benchmarks.results import read_results
@@ -107,6 +106,8 @@ def show(report: Path, *, json: bool = False, verdicts: bool = True) -> None:
     say(f"report: {report}")
 
 
+=======
+>>>>>>> cli
 def _names(text: str | None) -> str | None:
     """A YAML list of a comma-separated one."""
     if text is None:

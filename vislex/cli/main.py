@@ -66,7 +66,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except KeyboardInterrupt:
-        print_error("interrupted")
         return 130
     except VislexError as error:
         if debug:

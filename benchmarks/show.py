@@ -1,0 +1,38 @@
+"""The tables of a finished comparison on the terminal, or as JSON."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from vislex.benchmarks.report import all_pairs
+from vislex.benchmarks.results import read_results
+from vislex.benchmarks.summary import summarise
+from vislex.cli.console import print_json, print_table, say
+
+__all__ = ["show"]
+
+ROWS = ["row", "origin", "seeds", "CIDEr-D", "BLEU-4", "ROUGE-L", "scene-F1", "ms a caption", "evaluations"]
+PAIRS = ["a", "b", "difference", "low", "high", "n", "seeds", "minimal detectable effect", "verdict"]
+
+
+def show(report: Path, *, json: bool = False, verdicts: bool = True) -> None:
+    """Prints the tables of a finished comparison and the path of its report."""
+    results = read_results([report.parent])
+    tables = []
+    for record in results.data.values():
+        rows = [row.as_dict() for row in summarise(results, record)]
+        pairs = [pair.as_dict() for pair in all_pairs(results, record)]
+        tables.append({"data": record.name, "split": record.split, "n": len(record.ids), "rows": rows, "pairs": pairs})
+    if json:
+        print_json({"report": str(report), "tables": tables})
+        return
+    for table in tables:
+        shown = [column for column in ROWS if any(row.get(column) is not None for row in table["rows"])]
+        title = f"{table['data']} {table['split']}, n = {table['n']} images, idf of CIDEr-D over the same {table['n']}"
+        print_table(table["rows"], shown, title=title)
+        if table["pairs"]:
+            columns = [c for c in PAIRS if c != "verdict" or (verdicts and table["pairs"][0]["margin"] is not None)]
+            say("")
+            print_table(table["pairs"], columns, title="paired differences a - b of CIDEr-D, 95 % intervals")
+        say("")
+    say(f"report: {report}")

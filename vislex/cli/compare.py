@@ -12,7 +12,6 @@ from vislex.cli.options import BatchSize, Device, DType, Json
 
 __all__ = ["command"]
 
-
 def command(
     overrides: Annotated[
         list[str] | None,
@@ -78,36 +77,6 @@ def command(
     show(report, json=json)
 
 
-<<<<<<< HEAD
-def show(report: Path, *, json: bool = False, verdicts: bool = True) -> None:
-    """Prints the tables of a finished comparison and the path of its report."""
-    from vislex.benchmarks.results import read_results
-    from vislex.benchmarks.summary import all_pairs, summarise
-    from vislex.cli.console import print_json
-
-    results = read_results([report.parent])
-    tables = []
-    for record in results.data.values():
-        rows = [row.as_dict() for row in summarise(results, record)]
-        pairs = [pair.as_dict() for pair in all_pairs(results, record)]
-        tables.append({"data": record.name, "split": record.split, "n": len(record.ids), "rows": rows, "pairs": pairs})
-    if json:
-        print_json({"report": str(report), "tables": tables})
-        return
-    for table in tables:
-        shown = [column for column in ROWS if any(row.get(column) is not None for row in table["rows"])]
-        title = f"{table['data']} {table['split']}, n = {table['n']} images, idf of CIDEr-D over the same {table['n']}"
-        print_table(table["rows"], shown, title=title)
-        if table["pairs"]:
-            columns = [c for c in PAIRS if c != "verdict" or (verdicts and table["pairs"][0]["margin"] is not None)]
-            say("")
-            print_table(table["pairs"], columns, title="paired differences a - b of CIDEr-D, 95 % intervals")
-        say("")
-    say(f"report: {report}")
-
-
-=======
->>>>>>> cli
 def _names(text: str | None) -> str | None:
     """A YAML list of a comma-separated one."""
     if text is None:

@@ -143,7 +143,7 @@ ENCODERS: dict[str, Row] = {
         _HF,
         "SigLIP of 3M parameters trained on OpenMoji drawings, shipped with vislex, 8x8 tokens of 192",
         {
-            "backbone": _tower("siglip_vision_model", 192, 6, 3, 576, 6, image_size=48),
+            "backbone": _tower("siglip_vision_model", 192, 6, 3, 576, 6, image_size=48, hidden_act="gelu"),
             "image_size": (48, 48),
             "interpolation": "bicubic",
             **_HALF,
@@ -408,10 +408,21 @@ SCORERS: dict[str, Row] = {
     "refclipscore@1": ("vislex.metrics.clipscore:REFCLIPSCORE", "CLIPScore joined with the references", {}),
     "rouge-l@1": ("vislex.metrics.captions:ROUGE_L", "ROUGE-L as the official program, without Java", {}),
     "spice@1": ("vislex.metrics.java:SPICE", "SPICE through pycocoevalcap; needs Java and CoreNLP", {}),
-    "scene-f1": ("vislex.metrics.scene:score_scenes", "captions read back and checked against the suite's factors", {}),
+    "scene-f1@1": ("vislex.metrics.scene:score_scenes", "captions read back and checked against the suite's factors", {}),
 }
 
-RECIPES: dict[str, Row] = {}
+RECIPES: dict[str, Row] = {
+    "caption": (
+        "vislex.recipes.caption:RECIPE",
+        "a captioner: any encoder (frozen, LoRA or full) and any decoder, on a suite or photographs",
+        {},
+    ),
+    "siglip_pretrain": (
+        "vislex.recipes.siglip_pretrain:RECIPE",
+        "a small text-aligned encoder: SigLIP from scratch on the OpenMoji suite",
+        {},
+    ),
+}
 
 SUITES: dict[str, Row] = {
     "openmoji": (

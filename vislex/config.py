@@ -1,7 +1,7 @@
 """Configuration: a YAML file and ``key=value`` overrides, validated by pydantic; all errors are shown at once.
 
 Values come in layers, each above the one before: defaults of the model, the file, the overrides. ``budget: NAME`` in
-a layer puts the rows of that budget (``recipes/configs/budgets.yaml``) into the layer, below its other keys. So
+a layer puts the values of that budget (``recipes/configs/budgets.yaml``) into the layer, below its other keys. So
 ``budget=smoke`` on the command line wins over sizes in the file, and ``budget=smoke steps=5`` runs five steps.
 """
 
@@ -155,7 +155,8 @@ def load_config(model: type[ConfigT], path: Path | None = None, overrides: Seque
     Raises:
         ConfigError: With every problem of the file and the overrides at once, one a line.
     """
-    values: dict[str, Any] = {}
+    default = model.model_fields.get("budget")
+    values = _with_budget(model, {"budget": default.default}) if default is not None else {}
     for layer in (read_yaml(Path(path)) if path is not None else {}, parse_overrides(overrides)):
         values = _merge(values, _with_budget(model, layer))
     origin = f"'{path}'" if path is not None else "the configuration"
@@ -189,7 +190,9 @@ def _merge(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]
 def _listing(origin: str, problems: Sequence[str]) -> str:
     if len(problems) == 1:
         return f"{origin}: {problems[0]}"
-    return f"{origin}: {len(problems)} errors\n" + "\n".join(f"  ({i}) {problem}" for i, problem in enumerate(problems, 1))
+    return f"{origin}: {len(problems)} errors\n" + "\n".join(
+        f"  ({i}) {problem}" for i, problem in enumerate(problems, 1)
+    )
 
 
 def _explain(model: type[BaseModel], problem: Mapping[str, Any]) -> str:

@@ -100,13 +100,13 @@ def _fake_package(monkeypatch, folder):
 
 @pytest.mark.slow
 def test_meteor_equals_the_official_value():
-    pytest.importorskip("pycocoevalcap", reason="needs the extra 'java'")
+    pytest.importorskip("pycocoevalcap", reason="the extra 'java' is not installed")
     import json
     import shutil
     from pathlib import Path
 
     if shutil.which("java") is None:
-        pytest.skip("needs a Java runtime")
+        pytest.skip("no Java")
     golden = Path(__file__).parents[1] / "golden" / "captions"
     captions = json.loads((golden / "input.json").read_text(encoding="utf-8"))
     expected = json.loads((golden / "expected.json").read_text(encoding="utf-8"))["corpus"]["METEOR"]

@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 import uuid
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -47,10 +47,12 @@ def array_on_disk(
     *,
     shape: tuple[int, ...],
     dtype: Any,
-    fill: Callable[[np.ndarray], Iterable[None] | None],
+    fill: Callable[[np.ndarray, Path], None],
     describe: dict[str, Any],
 ) -> tuple[np.ndarray, bool]:
     """Opens ``folder`` read-only, after computing it if it is not there.
+
+    ``fill`` gets the array to write and the folder it lies in, for small files that belong to it.
 
     The array is written beside and renamed when complete: a torn one is never seen, and of two processes that
     compute the same array one wins.
@@ -63,7 +65,7 @@ def array_on_disk(
         partial = folder.with_name(f"{folder.name}.partial-{uuid.uuid4().hex[:8]}")
         partial.mkdir(parents=True)
         array = np.lib.format.open_memmap(partial / "array.npy", mode="w+", dtype=dtype, shape=shape)
-        fill(array)
+        fill(array, partial)
         array.flush()
         del array
         (partial / "meta.json").write_text(json.dumps(describe, indent=1, default=str), encoding="utf-8")

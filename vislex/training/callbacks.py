@@ -35,7 +35,9 @@ class JsonlCallback(TrainerCallback):
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         if not state.is_world_process_zero:
             return
-        kept = [entry for entry in read_log(self.path) if entry["step"] <= state.global_step] if self.path.exists() else []
+        kept = (
+            [entry for entry in read_log(self.path) if entry["step"] <= state.global_step] if self.path.exists() else []
+        )
         kept = kept if state.global_step else []
         self.path.parent.mkdir(parents=True, exist_ok=True)
         self.path.write_text("".join(json.dumps(entry) + "\n" for entry in kept), encoding="utf-8")

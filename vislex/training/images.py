@@ -76,7 +76,7 @@ def cached_images(
         "probes": content_key({str(i): squashed[i].tobytes().hex() for i in probes}),
     }
 
-    def fill(array: np.ndarray) -> None:
+    def fill(array: np.ndarray, _: Path) -> None:
         workers_used = workers if count >= 1000 else 0
         loader = DataLoader(squashed, batch_size=64, num_workers=workers_used, collate_fn=_stack)  # type: ignore[arg-type]
         for i, batch in enumerate(loader):
@@ -102,5 +102,5 @@ def shift_images(images: np.ndarray, offsets: np.ndarray) -> np.ndarray:
 
 def normalize_images(images: np.ndarray, mean: float | Tensor = 0.5, std: float | Tensor = 0.5) -> Tensor:
     """float[B, 3, H, W] of uint8[B, H, W, 3]: scaled to [0, 1], then normalised."""
-    pixels = torch.from_numpy(np.ascontiguousarray(images)).permute(0, 3, 1, 2).float() / 255
+    pixels = torch.tensor(images).permute(0, 3, 1, 2).contiguous().float() / 255
     return (pixels - mean) / std

@@ -8,14 +8,14 @@ from typing import Any
 
 import yaml
 
-from vislex.config import dump_config
+from vislex.config import dump_config, load_config
 from vislex.errors import ConfigError
 from vislex.provenance import collect
 from vislex.training.cache import content_key
 from vislex.training.parts import PartsPlan
 from vislex.training.settings import TrainingSettings
 
-__all__ = ["finish_run", "model_card", "start_run"]
+__all__ = ["command_line", "finish_run", "model_card", "start_run"]
 
 NOT_IDENTITY = ("output_dir", "resume", "progress", "device", "save_every", "log_every", "render_workers")
 
@@ -73,22 +73,32 @@ def model_card(
 ) -> str:
     """A model card in Markdown with the command, the seed and the figures."""
     record = collect(seed=config.seed)
-    default = type(config)()
-    changed = {
-        key: value
-        for key, value in config.model_dump(mode="json", exclude=set(NOT_IDENTITY)).items()
-        if value != default.model_dump(mode="json")[key] or key == "seed"
-    }
-    command = " ".join(["vislex train", recipe, *(f"{key}={_inline(value)}" for key, value in changed.items())])
     header = {"license": "cc-by-sa-4.0", "library_name": "transformers", "tags": ["vislex", *tags]}
     rows = "\n".join(f"| {name.removeprefix('eval_')} | {value:.4g} |" for name, value in figures.items())
-    versions = ", ".join(f"{name} {record['packages'][name]}" for name in ("torch", "transformers") if name in record["packages"])
+    versions = ", ".join(
+        f"{name} {record['packages'][name]}" for name in ("torch", "transformers") if name in record["packages"]
+    )
     return (
         f"---\n{yaml.safe_dump(header, sort_keys=False)}---\n\n# {recipe}\n\n{summary}\n\n"
         f"Trained on OpenMoji and Twemoji drawings (the suite `openmoji-v1`); the weights are CC BY-SA 4.0.\n\n"
-        f"```\n{command}\n```\n\nSeed {config.seed}; {versions}; {record['processor']}.\n\n"
+        f"```\n{command_line(recipe, config)}\n```\n\nSeed {config.seed}; {versions}; {record['processor']}.\n\n"
         f"| figure | value |\n|---|---|\n{rows}\n"
     )
+
+
+def command_line(recipe: str, config: TrainingSettings) -> str:
+    """The shortest ``vislex train`` that gives this configuration."""
+    budget = load_config(type(config), None, [f"budget={config.budget}"]).model_dump(mode="json")
+    words = [f"budget={config.budget}", f"seed={config.seed}"]
+    for key, value in config.model_dump(mode="json", exclude={"budget", "seed", *NOT_IDENTITY}).items():
+        words += _changes(key, value, budget[key])
+    return " ".join(["vislex train", recipe, *words])
+
+
+def _changes(key: str, value: Any, default: Any) -> list[str]:
+    if isinstance(value, dict) and isinstance(default, dict) and default:
+        return [word for inner in value for word in _changes(f"{key}.{inner}", value[inner], default.get(inner))]
+    return [] if value == default else [f"{key}={_inline(value)}"]
 
 
 def _inline(value: Any) -> str:

@@ -5,14 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-import torch
 from pydantic import Field
 from transformers import TrainingArguments
-from transformers.integrations import is_tensorboard_available
 
 from vislex.config import Config
+from vislex.hardware import has_fast_bfloat16, resolve_device
 
-__all__ = ["TrainingSettings", "fast_bf16", "pick_device", "training_arguments", "uses_bf16"]
+__all__ = ["TrainingSettings", "training_arguments", "uses_bf16"]
 
 
 class TrainingSettings(Config):
@@ -50,35 +49,18 @@ class TrainingSettings(Config):
     save_every: int = Field(500, ge=0)
     resume: Literal["auto", "never"] = "auto"
     precision: Literal["auto", "bf16", "fp32"] = "auto"
-    device: Literal["auto", "cpu", "cuda"] = "auto"
+    device: str = "auto"
     progress: bool = True
-
-
-def pick_device(device: str = "auto") -> torch.device:
-    """The device a name stands for; "auto" is CUDA where there is one."""
-    if device == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    return torch.device(device)
-
-
-def fast_bf16(device: torch.device | str = "cpu") -> bool:
-    """Whether matrix products in bf16 are faster than in fp32 (AMX or AVX512-BF16 on a CPU, Ampere and later)."""
-    device = torch.device(device)
-    if device.type == "cuda":
-        return torch.cuda.is_available() and torch.cuda.is_bf16_supported(including_emulation=False)
-    if device.type != "cpu":
-        return False
-    return torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported()
 
 
 def uses_bf16(settings: TrainingSettings) -> bool:
     """Whether the training computes in bf16 (weights and optimizer state stay in fp32)."""
-    return settings.precision == "bf16" or (settings.precision == "auto" and fast_bf16(pick_device(settings.device)))
+    return settings.precision == "bf16" or (settings.precision == "auto" and has_fast_bfloat16(settings.device))
 
 
 def training_arguments(settings: TrainingSettings, output_dir: Path) -> TrainingArguments:
     """Translates the settings; optimizer groups, data order, validation and progress are ``PartTrainer``'s."""
-    device = pick_device(settings.device)
+    device = resolve_device(settings.device)
     schedules = {"cosine": "cosine", "linear": "linear", "constant": "constant_with_warmup"}
     return TrainingArguments(
         output_dir=str(output_dir / "checkpoints"),
@@ -94,7 +76,7 @@ def training_arguments(settings: TrainingSettings, output_dir: Path) -> Training
         optim="adamw_torch_fused",
         eval_strategy="steps",
         eval_steps=min(settings.eval_every, settings.steps),
-        logging_steps=settings.log_every,
+        logging_steps=min(settings.log_every, settings.steps),
         save_strategy="steps" if settings.save_every else "no",
         save_steps=settings.save_every or settings.steps,
         save_total_limit=2,
@@ -104,7 +86,7 @@ def training_arguments(settings: TrainingSettings, output_dir: Path) -> Training
         remove_unused_columns=False,
         dataloader_num_workers=0,
         dataloader_pin_memory=device.type == "cuda",
-        report_to=["tensorboard"] if is_tensorboard_available() else [],
+        report_to=[],
         disable_tqdm=True,
         ddp_find_unused_parameters=False,
     )

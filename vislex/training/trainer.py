@@ -15,7 +15,9 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.data import SequentialSampler
 from transformers import PreTrainedModel, Trainer
+from transformers.integrations import TensorBoardCallback, is_tensorboard_available
 from transformers.trainer_callback import PrinterCallback
+from transformers.utils import logging as transformers_logging
 
 from vislex.errors import ConfigError
 from vislex.specs import VisionTokens
@@ -64,7 +66,8 @@ class PartTrainer(Trainer):
         self.folder = Path(output_dir)
         self.plan = prepare_parts(model, parts, lr=settings.lr, weight_decay=settings.weight_decay)
         self.meter = Meter()
-        self.validation: list[dict[str, float]] = []
+        self._figures: dict[str, float] = {}
+        self._validated_at = -1
         self._loss, self._validate = loss, validate
         self.bf16 = uses_bf16(settings)
         args = training_arguments(settings, self.folder)
@@ -80,6 +83,10 @@ class PartTrainer(Trainer):
             if callback is not None:
                 self.add_callback(callback)
         self.console = console or Console(stderr=True)
+        if is_tensorboard_available():
+            board = TensorBoardCallback()
+            board.logging_dir = str(self.folder / "logs")
+            self.add_callback(board)
         if settings.progress:
             self.add_callback(ProgressCallback(title, self.console))
 
@@ -96,16 +103,16 @@ class PartTrainer(Trainer):
             checkpoint = newest_whole_checkpoint(Path(self.args.output_dir))
         if checkpoint is not None and self.ema is not None:
             self.ema.load(checkpoint)
+        transformers_logging.disable_progress_bar()
         result = self.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
         if self.ema is not None:
             self.ema.put()
         merge_lora(self.model)
-        seconds = self.meter.total_seconds
-        figures = {"loss": result.training_loss, "seconds": seconds}
-        if seconds:
-            figures["samples_per_second"] = self.meter.total_samples / seconds
-        last = next((entry for entry in reversed(self.state.log_history) if any(k.startswith("eval_") for k in entry)), {})
-        return {**figures, **{key: value for key, value in last.items() if key.startswith("eval_")}}
+        self.meter.read()
+        figures = {"loss": result.training_loss, "seconds": self.meter.total_seconds}
+        if self.meter.total_samples:
+            figures["samples_per_second"] = self.meter.total_samples / self.meter.total_seconds
+        return {**figures, **self._figures}
 
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
         if self.optimizer is None:
@@ -128,8 +135,9 @@ class PartTrainer(Trainer):
             return self._loss(run, inputs) if self._loss is not None else run(**inputs).loss
 
     def evaluate(self, *_: Any, metric_key_prefix: str = "eval", **__: Any) -> dict[str, float]:
-        if self._validate is None:
-            return {}
+        if self._validate is None or self.state.global_step == self._validated_at:
+            return self._figures
+        self._validated_at = self.state.global_step
         model = self.accelerator.unwrap_model(self.model)
         was_training = model.training
         average = self.ema.swapped() if self.ema is not None else contextlib.nullcontext()
@@ -139,6 +147,7 @@ class PartTrainer(Trainer):
         model.train(was_training)
         named = {f"{metric_key_prefix}_{key}": float(value) for key, value in figures.items()}
         self.log(named)
+        self._figures = named
         return named
 
     def autocast(self) -> torch.autocast:

@@ -1,0 +1,240 @@
+"""Recipe ``caption``: an encoder and a caption decoder, trained on images with several reference captions each.
+
+A frozen encoder is run once over the data and its tokens are cached; a decoder then trains from the cache. With the
+encoder in ``lora`` or ``full`` mode the images go through it at every step.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from datasets import Dataset
+from pydantic import Field
+from torch import nn
+from transformers import PreTrainedTokenizerFast, set_seed
+
+from vislex.captioner import Captioner
+from vislex.config import Config
+from vislex.data.sources import load_dataset
+from vislex.decoders.factory import create_decoder
+from vislex.encoders.factory import create_encoder
+from vislex.metrics import score_captions
+from vislex.processing import create_image_processor
+from vislex.text import load_tokenizer, prune_tokenizer
+from vislex.training.captions import CaptionBank, generator
+from vislex.training.draws import Draws
+from vislex.training.features import cached_features
+from vislex.training.parts import PartSettings
+from vislex.training.recipe import Recipe
+from vislex.training.records import command_line, finish_run, start_run
+from vislex.training.settings import TrainingSettings
+from vislex.training.trainer import PartTrainer
+
+__all__ = ["RECIPE", "CaptionConfig", "CaptionParts", "run"]
+
+Inputs = Callable[[np.ndarray], dict[str, Any]]
+
+
+class CaptionParts(Config):
+    """How encoder and decoder are trained."""
+
+    encoder: PartSettings = PartSettings(mode="frozen")
+    decoder: PartSettings = PartSettings()
+
+
+class CaptionConfig(TrainingSettings):
+    """Configuration of ``caption``.
+
+    Attributes:
+        encoder: A name of ``vislex list encoders``, or ``timm:NAME``, ``hf:ORG/REPO``, ``hf:DIR``, ...
+        pretrained: Whether the encoder starts from its weights; random ones are drawn from ``seed``.
+        tiny: Whether to take the encoder's tiny variant (tests).
+        decoder: A name of ``vislex list decoders``.
+        data: A name of ``vislex list suites``, with its place behind a colon ("coco:/data/coco"), or a folder.
+        data_options: Further options of the source (for openmoji: ``vocabulary``, ``style``, ``seed``).
+        train_size: Images of the training split that are used; None takes all (openmoji: its default size).
+        prune_vocabulary: Whether to keep only the word pieces that occur in the training captions.
+        cache_features: Whether a frozen encoder is run only once; the cache is below ``VISLEX_CACHE``.
+        validation_beams: Beams of the captions written for validation.
+    """
+
+    budget_table: ClassVar[str] = "caption"
+
+    encoder: str = "efficientnet-lite0"
+    pretrained: bool = True
+    tiny: bool = False
+    encoder_options: dict[str, Any] = Field(default_factory=dict)
+    decoder: str = "cross_attention"
+    decoder_options: dict[str, Any] = Field(default_factory=dict)
+    parts: CaptionParts = CaptionParts()
+    data: str = "openmoji"
+    data_options: dict[str, Any] = Field(default_factory=dict)
+    train_split: str = "train"
+    val_split: str = "val"
+    train_size: int | None = Field(10000, ge=1)
+    val_size: int | None = Field(200, ge=1)
+    tokenizer: str = "minilm"
+    prune_vocabulary: bool = True
+    max_length: int = Field(40, ge=4)
+    cache_features: bool = True
+    validation_beams: int = Field(1, ge=1)
+
+
+def run(config: CaptionConfig) -> Path:
+    """Trains a captioner.
+
+    Returns:
+        The output folder: a ``Captioner`` with its processor and card, ``training.jsonl``, ``run.json``.
+    """
+    output = start_run("caption", config)
+    set_seed(config.seed)
+    encoder = create_encoder(config.encoder, pretrained=config.pretrained, tiny=config.tiny, **config.encoder_options)
+    train, val = _load(config, config.train_split, config.train_size), _load(config, config.val_split, config.val_size)
+    references = _column(train, "captions")
+    tokenizer = load_tokenizer(config.tokenizer)
+    options = {"max_length": config.max_length, **config.decoder_options}
+    if config.prune_vocabulary:
+        tokenizer, token_index = prune_tokenizer(tokenizer, (text for own in references for text in own))
+        if options.get("language_model") is not None:
+            options["token_index"] = token_index
+    decoder = create_decoder(config.decoder, encoder.spec, tokenizer, **options)
+    captioner = Captioner.from_parts(encoder=encoder, decoder=decoder, tokenizer=tokenizer)
+    inputs, val_inputs = (_inputs(config, captioner, dataset) for dataset in (train, val))
+    bank = CaptionBank(references, tokenizer, max_length=decoder.config.max_length)
+
+    def fetch(rows: np.ndarray, positions: np.ndarray) -> dict[str, Any]:
+        chosen = bank.pick(rows, (generator(config.seed, int(position)) for position in positions))
+        return {**inputs(rows), **bank.batch(chosen)}
+
+    world = torch.distributed.get_world_size() if torch.distributed.is_initialized() else 1
+    trainer = PartTrainer(
+        captioner,
+        config,
+        parts={"encoder": config.parts.encoder, "decoder": config.parts.decoder},
+        draws=Draws(
+            len(train),
+            config.steps * config.batch_size * config.gradient_accumulation * world,
+            seed=config.seed,
+            fetch=fetch,
+        ),
+        output_dir=output,
+        validate=Validation(config, val, val_inputs, tokenizer, decoder.config.max_length),
+        title=f"{config.encoder} + {config.decoder}",
+    )
+    figures = trainer.fit()
+    if trainer.is_world_process_zero():
+        captioner.card_notes = _notes(config, figures)
+        captioner.eval().save_pretrained(output)
+        finish_run(
+            "caption",
+            config,
+            output,
+            figures,
+            trainer.plan,
+            suite=_provenance(config),
+            parameters=_parameters(captioner),
+            encoder={"name": config.encoder, "source": encoder.config.source, "spec": encoder.spec.to_dict()},
+        )
+    return output
+
+
+class Validation:
+    """Loss on one caption an image, and the scores of greedy (or beam) captions, on a few images."""
+
+    def __init__(
+        self,
+        config: CaptionConfig,
+        dataset: Dataset,
+        inputs: Inputs,
+        tokenizer: PreTrainedTokenizerFast,
+        max_length: int,
+    ) -> None:
+        self.config = config
+        self.inputs = inputs
+        self.references = [list(own) for own in _column(dataset, "captions")]
+        self.bank = CaptionBank(self.references, tokenizer, max_length=max_length)
+
+    def __call__(self, captioner: nn.Module, *, batch_size: int = 64) -> dict[str, float]:
+        device = next(captioner.parameters()).device
+        losses, texts, lengths = [], [], []
+        for start in range(0, len(self.references), batch_size):
+            rows = np.arange(start, min(start + batch_size, len(self.references)))
+            inputs = _to(self.inputs(rows), device)
+            batch = _to(self.bank.batch(self.bank.starts[rows]), device)
+            losses.append(float(captioner(**inputs, **batch).loss))
+            lengths.append(len(rows))
+            ids = captioner.generate(**inputs, num_beams=self.config.validation_beams)
+            texts += captioner.processor.decode_captions(ids)
+        scores = score_captions(dict(enumerate(texts)), dict(enumerate(self.references)))
+        kept = {name: scores[name] for name in ("CIDEr-D", "BLEU-4")}
+        return {"loss": float(np.average(losses, weights=lengths)), **kept}
+
+
+def _inputs(config: CaptionConfig, captioner: Captioner, dataset: Dataset) -> Inputs:
+    """What gives a batch's images: cached tokens of a frozen encoder, else pixels."""
+    processor = create_image_processor(captioner.encoder.spec)
+    if config.parts.encoder.mode == "frozen" and config.cache_features:
+        store = cached_features(captioner.encoder, dataset, processor, provenance=_provenance(config))
+
+        def from_cache(rows: np.ndarray) -> dict[str, Any]:
+            vision = store.tokens(rows)
+            mask = {} if vision.mask is None else {"vision_mask": vision.mask}
+            return {"vision_tokens": vision.tokens.float(), **mask}
+
+        return from_cache
+    return lambda rows: dict(processor(dataset[rows.tolist()]["image"], return_tensors="pt"))
+
+
+def _load(config: CaptionConfig, split: str, size: int | None) -> Dataset:
+    if config.data == "openmoji":
+        return load_dataset(config.data, split=split, size=size, **config.data_options)
+    dataset = load_dataset(config.data, split=split, **config.data_options)
+    return dataset if size is None or size >= len(dataset) else dataset.select(range(size))
+
+
+def _column(dataset: Dataset, name: str) -> list[Any]:
+    """A column without opening any image."""
+    return list(dataset.with_format(None)[name])
+
+
+def _provenance(config: CaptionConfig) -> dict[str, Any]:
+    if config.data != "openmoji":
+        return {"suite": config.data}
+    from vislex.data import openmoji
+
+    return dict(openmoji.provenance())
+
+
+def _to(batch: dict[str, Any], device: torch.device) -> dict[str, Any]:
+    return {key: value.to(device) for key, value in batch.items()}
+
+
+def _parameters(captioner: Captioner) -> dict[str, int]:
+    """Parameters by part, and those of the comparison's budget: the decoder's without embeddings and tied heads."""
+    embeddings = {id(m.weight) for m in captioner.decoder.modules() if isinstance(m, nn.Embedding)}
+    own = list(captioner.decoder.parameters())
+    return {
+        "encoder": sum(p.numel() for p in captioner.encoder.parameters()),
+        "decoder": sum(p.numel() for p in own),
+        "decoder_budget": sum(p.numel() for p in own if id(p) not in embeddings),
+        "trainable": sum(p.numel() for p in captioner.parameters() if p.requires_grad),
+    }
+
+
+def _notes(config: CaptionConfig, figures: dict[str, float]) -> str:
+    start = "its pretrained weights" if config.pretrained else "random weights"
+    rows = "\n".join(f"| {name} | {value:.4g} |" for name, value in figures.items() if math.isfinite(value))
+    source = "OpenMoji and Twemoji drawings; the weights are CC BY-SA 4.0" if config.data == "openmoji" else config.data
+    return (
+        f"Encoder `{config.encoder}` from {start} ({config.parts.encoder.mode}), decoder `{config.decoder}`; seed "
+        f"{config.seed}, {config.steps} steps of {config.batch_size}. Trained on {source}.\n\n"
+        f"```\n{command_line('caption', config)}\n```\n\n| figure | value |\n|---|---|\n{rows}\n"
+    )
+
+
+RECIPE = Recipe(CaptionConfig, run)

@@ -115,6 +115,11 @@ class AutoregressiveDecoder(CaptionDecoder):
         **kwargs: Any,
     ) -> CaptionDecoderOutput:
         """Next-token loss and logits; see ``CaptionDecoder.forward``. Padding never counts, whatever ``labels`` say."""
+        if input_ids.shape[1] > self.longest_caption:
+            raise SpecError(
+                f"the captions have {input_ids.shape[1]} tokens, this decoder reads {self.longest_caption}; cut them "
+                "(encode_captions, max_length=) or create the decoder with a larger max_length"
+            )
         mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
         logits = self._logits(self._project(vision_tokens), input_ids, mask)
         if labels is None:
@@ -160,7 +165,12 @@ class AutoregressiveDecoder(CaptionDecoder):
         settings = self._settings(generation_config, kwargs, input_ids.shape[1])
         with self._count_forwards() as forwards:
             captions = self._generate(vision, input_ids, settings)
-        self.evaluations = self._evaluations(captions, input_ids.shape[1], settings, len(forwards))
+        new = captions[:, input_ids.shape[1] :]
+        is_end = new == self.config.eos_token_id
+        ended = is_end.cumsum(1) > is_end.long()  # behind the first end
+        # transformers' beam search fills with the end token where the padding token is 0.
+        new.masked_fill_(ended, self.config.pad_token_id)
+        self.evaluations = self._evaluations(ended, settings, len(forwards))
         return captions
 
     def _settings(
@@ -199,13 +209,12 @@ class AutoregressiveDecoder(CaptionDecoder):
         finally:
             handle.remove()
 
-    def _evaluations(self, captions: Tensor, n_prompt: int, settings: GenerationConfig, n_forwards: int) -> Tensor:
+    @staticmethod
+    def _evaluations(ended: Tensor, settings: GenerationConfig, n_forwards: int) -> Tensor:
         """Forwards that each caption needed, int64[B]: a beam runs to the end of the search, other captions to theirs.
 
         What a batch computes for captions that have already ended is not counted: a batch counts as its singles do.
         """
         if (settings.num_beams or 1) > 1:
-            return torch.full((captions.shape[0],), n_forwards * settings.num_beams)
-        new = captions[:, n_prompt:]
-        ended = (new == self.config.eos_token_id).long().cumsum(1) - (new == self.config.eos_token_id).long()
-        return (ended == 0).sum(1).cpu()
+            return torch.full((ended.shape[0],), n_forwards * settings.num_beams)
+        return (~ended).sum(1).cpu()

@@ -123,13 +123,13 @@ class CrossAttentionDecoder(AutoregressiveDecoder):
         ).logits
 
     def _generate(self, vision: VisionTokens, input_ids: Tensor, settings: GenerationConfig) -> Tensor:
+        # A bare DynamicCache, transformers' default here, has no room for the keys and values of the vision tokens.
+        cache = {"past_key_values": EncoderDecoderCache(DynamicCache(), DynamicCache())}
         return self.text_decoder.generate(
             input_ids,
             attention_mask=torch.ones_like(input_ids),
             generation_config=settings,
             encoder_hidden_states=vision.tokens,
             encoder_attention_mask=vision.mask,
-            past_key_values=EncoderDecoderCache(DynamicCache(), DynamicCache())
-            if settings.use_cache is not False
-            else None,
+            **({} if settings.use_cache is False else cache),
         )

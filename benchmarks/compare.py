@@ -92,6 +92,12 @@ class ComparisonConfig(Config):
             for encoder in self.encoders
         ]
 
+    @property
+    def recipe_overrides(self) -> list[str]:
+        """What every arm's training is told beside its parts."""
+        options = [f"data_options.vocabulary={self.vocabulary}", f"data_options.image_size={self.image_size}"]
+        return [f"data={self.suite}", *options, *self.train]
+
     def wanted_pairs(self) -> list[list[str]]:
         """``pairs``, or what follows from controls and baseline."""
         if self.pairs:
@@ -138,14 +144,14 @@ def run(config: ComparisonConfig, *, log: Callable[[str], None] = lambda line: N
 def _measure_arm(
     config: ComparisonConfig, arm: Arm, data: list[CaptionData], file: ResultsFile, log: Callable[[str], None]
 ) -> None:
-    identity = {"arm": arm.identity(config.budget, config.train, config.lrs), "suite": data[0].record.provenance}
+    identity = {"arm": arm.identity(config.budget, config.recipe_overrides, config.lrs), "suite": data[0].record.provenance}
     keys = [run_key(identity, part, config.generation, config.batch_size, config.dtype) for part in data]
     results = file.load()
     missing = [(part, key) for part, key in zip(data, keys, strict=True) if results.find(key) is None]
     if not missing:
         log(f"{arm.title}: finished before, skipped")
         return
-    trained = train_arm(arm, budget=config.budget, folder=config.out / "models", overrides=config.train, lrs=config.lrs)
+    trained = train_arm(arm, budget=config.budget, folder=config.out / "models", overrides=config.recipe_overrides, lrs=config.lrs)
     log(f"{arm.title}: " + (f"trained live in {trained.seconds:.0f} s" if trained.live else "trained before"))
     model = open_caption_model(trained.folder, device=config.device, dtype=config.dtype)
     model.info = trained.describe(model.info)

@@ -6,7 +6,7 @@ import json as json_module
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -55,7 +55,8 @@ def command(
     place = resolve_device(device)
     paths = expand_images(images)
     torch.manual_seed(seed)
-    model = create_encoder(encoder, pretrained=not untrained, **({} if layer is None else {"layer": layer}))
+    options: dict[str, Any] = {} if layer is None else {"layer": layer}
+    model = create_encoder(encoder, pretrained=not untrained, **options)
     read: list[Path] = []
     errors: list[str] = []
     start = time.perf_counter()

@@ -46,7 +46,7 @@ class FusedEncoder(VisionEncoder):
         self.post_init()
 
     @classmethod
-    def create(
+    def create(  # type: ignore[override]  # the options by name
         cls,
         source: str | None = None,
         *,

@@ -74,7 +74,7 @@ class TimmEncoder(VisionEncoder):
         self.post_init()
 
     @classmethod
-    def create(
+    def create(  # type: ignore[override]  # the options by name
         cls,
         source: str | None = None,
         *,
@@ -122,7 +122,7 @@ class TimmEncoder(VisionEncoder):
         if stated is not None and stated.fixed_input_size and size != tuple(defaults["input_size"][1:]):
             arguments["img_size"] = size
         config = TimmEncoderConfig(architecture=base, model_args=arguments, layer=layer)
-        values = {key: defaults[key] if value is None else value for key, value in given.items()}
+        values: dict[str, Any] = {key: defaults[key] if value is None else value for key, value in given.items()}
         config.spec = _measure(
             config, EncoderSpec(dim=1, grid=None, n_tokens=1, image_size=size, resize=resize, **values)
         )
@@ -160,6 +160,15 @@ class TimmEncoder(VisionEncoder):
         if final.ndim == 3:
             return final[:, self.num_prefix_tokens :], pooled
         return (final.movedim(-1, 1) if getattr(model, "output_fmt", "NCHW") == "NHWC" else final), pooled
+
+    @property
+    def gradient_checkpointing(self) -> bool:
+        """Whether timm checkpoints its blocks; transformers sets this flag on every module that has it."""
+        return bool(getattr(self.backbone.timm_model, "grad_checkpointing", False))
+
+    @gradient_checkpointing.setter
+    def gradient_checkpointing(self, enable: bool) -> None:
+        self.backbone.timm_model.set_grad_checkpointing(enable)
 
     @property
     def num_prefix_tokens(self) -> int:

@@ -18,19 +18,20 @@ from datasets import Dataset
 from pydantic import Field
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerFast, SiglipConfig, SiglipImageProcessor, SiglipModel, set_seed
+from transformers.image_utils import PILImageResampling
 
 import vislex.data
 from vislex.config import Config
 from vislex.data import openmoji
 from vislex.errors import ConfigError
 from vislex.metrics.retrieval import retrieval_recall
-from vislex.training.records import finish_run, model_card, start_run
 from vislex.text import load_tokenizer, prune_tokenizer
 from vislex.training.captions import CaptionBank, generator
 from vislex.training.draws import Draws
 from vislex.training.images import cached_images, normalize_images, shift_images
 from vislex.training.parts import PartSettings
 from vislex.training.recipe import Recipe
+from vislex.training.records import finish_run, model_card, start_run
 from vislex.training.settings import TrainingSettings
 from vislex.training.trainer import PartTrainer
 
@@ -241,19 +242,21 @@ def _save(
 ) -> None:
     model.to(torch.bfloat16).save_pretrained(output)
     tokenizer.save_pretrained(output)
-    side = {"height": config.image_size, "width": config.image_size}
-    SiglipImageProcessor(size=side, image_mean=[0.5] * 3, image_std=[0.5] * 3).save_pretrained(output)
+    side = config.image_size // config.patch_size
+    size = {"height": config.image_size, "width": config.image_size}
+    SiglipImageProcessor(
+        size=size, resample=PILImageResampling.BICUBIC, image_mean=[0.5] * 3, image_std=[0.5] * 3
+    ).save_pretrained(output)
     card = model_card(
         "siglip_pretrain",
         config,
         figures,
         tags=["siglip", "zero-shot-image-classification"],
         summary=(
-            f"A SigLIP of {sum(p.numel() for p in model.parameters()):,} parameters: a ViT of "
-            f"{config.image_size // config.patch_size}x{config.image_size // config.patch_size} patches and a text tower "
-            f"over {len(tokenizer)} word pieces, trained on {config.train_size:,} scenes with lossy captions. Pad "
-            f'captions to {config.text_length} tokens (`padding="max_length"`): the text tower pools the last position. '
-            "Figures: zero-shot retrieval over the validation scenes with all their captions."
+            f"A SigLIP of {sum(p.numel() for p in model.parameters()):,} parameters: a ViT of {side} x {side} patches "
+            f"and a text tower over {len(tokenizer)} word pieces, trained on {config.train_size:,} scenes with lossy "
+            f'captions. Pad captions to {config.text_length} tokens (`padding="max_length"`): the text tower pools the '
+            "last position. Figures: zero-shot retrieval over the validation scenes with all their captions."
         ),
     )
     (output / "README.md").write_text(card, encoding="utf-8")

@@ -12,7 +12,6 @@ import numpy as np
 import torch
 from datasets import Dataset
 from PIL import Image
-from torch import Tensor
 
 from vislex.encoders.base import VisionEncoder
 from vislex.errors import ConfigError

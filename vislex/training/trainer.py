@@ -112,7 +112,7 @@ class PartTrainer(Trainer):
         figures = {"loss": result.training_loss, "seconds": self.meter.total_seconds}
         if self.meter.total_samples:
             figures["samples_per_second"] = self.meter.total_samples / self.meter.total_seconds
-        return {**figures, **self._figures}
+        return {**figures, **{key: value for key, value in self._figures.items() if key.startswith("eval_")}}
 
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
         if self.optimizer is None:

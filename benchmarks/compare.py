@@ -25,7 +25,7 @@ from vislex.errors import ConfigError
 
 __all__ = ["ComparisonConfig", "run"]
 
-FIXED = ("margin", "pairs", "baseline", "metric")
+FIXED = ("margin", "pairs", "metric")
 
 
 class ComparisonConfig(Config):
@@ -144,14 +144,19 @@ def run(config: ComparisonConfig, *, log: Callable[[str], None] = lambda line: N
 def _measure_arm(
     config: ComparisonConfig, arm: Arm, data: list[CaptionData], file: ResultsFile, log: Callable[[str], None]
 ) -> None:
-    identity = {"arm": arm.identity(config.budget, config.recipe_overrides, config.lrs), "suite": data[0].record.provenance}
+    identity = {
+        "arm": arm.identity(config.budget, config.recipe_overrides, config.lrs),
+        "suite": data[0].record.provenance,
+    }
     keys = [run_key(identity, part, config.generation, config.batch_size, config.dtype) for part in data]
     results = file.load()
     missing = [(part, key) for part, key in zip(data, keys, strict=True) if results.find(key) is None]
     if not missing:
         log(f"{arm.title}: finished before, skipped")
         return
-    trained = train_arm(arm, budget=config.budget, folder=config.out / "models", overrides=config.recipe_overrides, lrs=config.lrs)
+    trained = train_arm(
+        arm, budget=config.budget, folder=config.out / "models", overrides=config.recipe_overrides, lrs=config.lrs
+    )
     log(f"{arm.title}: " + (f"trained live in {trained.seconds:.0f} s" if trained.live else "trained before"))
     model = open_caption_model(trained.folder, device=config.device, dtype=config.dtype)
     model.info = trained.describe(model.info)
@@ -200,11 +205,11 @@ def _write_config(file: ResultsFile, config: ComparisonConfig) -> None:
     """Fixes margin and pairs before the first run; afterwards they may not change."""
     values = {**config.model_dump(mode="json"), "pairs": config.wanted_pairs()}
     before: Results = file.load()
-    if before.config is not None and before.runs:
-        changed = [name for name in FIXED if before.config.get(name) != values[name] and before.config.get(name)]
-        measured = any(run.model.origin not in ("floor", "ceiling") for run in before.runs)
-        grown = changed == ["pairs"] and all(pair in values["pairs"] for pair in before.config["pairs"])
-        if changed and measured and not grown:
+    if before.config is not None and any(run.model.origin not in ("floor", "ceiling") for run in before.runs):
+        changed = [name for name in FIXED if before.config.get(name) != values[name]]
+        if all(pair in values["pairs"] for pair in before.config["pairs"]):
+            changed = [name for name in changed if name != "pairs"]  # more pairs may be asked for, none be dropped
+        if changed:
             raise ConfigError(
                 f"'{file.path}' holds runs made under another {' and '.join(changed)}; what counts is fixed before the "
                 "runs: choose another --out, or give the values of its config"

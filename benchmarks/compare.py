@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
@@ -135,10 +136,14 @@ def run(config: ComparisonConfig, *, log: Callable[[str], None] = lambda line: N
         for bound in bound_runs(record):
             file.append(bound, record.record)
     for place, arm in enumerate(config.arms, start=1):
-        _measure_arm(config, arm, data, file, lambda line, place=place: log(f"[{place}/{len(config.arms)}] {line}"))
+        _measure_arm(config, arm, data, file, partial(_numbered, log, f"[{place}/{len(config.arms)}]"))
     for name in config.models:
         _measure_model(config, name, data, file, log)
     return write_report(file.load(), config.out / "report.html", n_images=config.n_images)
+
+
+def _numbered(log: Callable[[str], None], number: str, line: str) -> None:
+    log(f"{number} {line}")
 
 
 def _measure_arm(
@@ -184,7 +189,11 @@ def _measure_model(
         if file.find(key) is not None:
             log(f"{name} on {part.record.split}: finished before, skipped")
             continue
-        settings = {"generation": config.generation, "batch_size": config.batch_size, "n_latency": config.n_latency}
+        settings: dict[str, Any] = {
+            "generation": config.generation,
+            "batch_size": config.batch_size,
+            "n_latency": config.n_latency,
+        }
         made = evaluate(model, part, key=key, **settings)
         file.append(made, part.record)
         log(_line(f"{name} ({model.info.origin})", part, made))

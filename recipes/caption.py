@@ -20,7 +20,7 @@ from transformers import PreTrainedTokenizerFast, set_seed
 
 from vislex.captioner import Captioner
 from vislex.config import Config
-from vislex.data.sources import load_dataset
+from vislex.data.sources import load_suite
 from vislex.decoders.factory import create_decoder
 from vislex.encoders.factory import create_encoder
 from vislex.metrics import score_captions
@@ -191,10 +191,7 @@ def _inputs(config: CaptionConfig, captioner: Captioner, dataset: Dataset) -> In
 
 
 def _load(config: CaptionConfig, split: str, size: int | None) -> Dataset:
-    if config.data == "openmoji":
-        return load_dataset(config.data, split=split, size=size, **config.data_options)
-    dataset = load_dataset(config.data, split=split, **config.data_options)
-    return dataset if size is None or size >= len(dataset) else dataset.select(range(size))
+    return load_suite(config.data, split=split, size=size, **config.data_options)
 
 
 def _column(dataset: Dataset, name: str) -> list[Any]:

@@ -209,8 +209,8 @@ def test_parts_that_do_not_fit_are_explained(tokenizer: PreTrainedTokenizerFast)
         Captioner.from_parts(encoder=captioner.encoder, decoder=captioner.decoder)
     with pytest.raises(ConfigError, match="options hidden_size"):
         Captioner.from_parts(encoder=captioner.encoder, decoder=captioner.decoder, tokenizer=tokenizer, hidden_size=8)
+    batch = captioner.processor(text=["a", "a red dog"])
     with pytest.raises(SpecError, match="equally long"):
-        batch = captioner.processor(text=["a", "a red dog"])
         captioner.generate(pixels(captioner), **batch)
 
 

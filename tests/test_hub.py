@@ -83,7 +83,7 @@ def test_encoder_names_are_no_import_paths(config: dict[str, Any], name: str) ->
 def test_unknown_keys_and_types_are_named(config: dict[str, Any]) -> None:
     hostile = copy.deepcopy(config)
     hostile["decoder_config"]["max_lenght"] = 3
-    with pytest.raises(CheckpointError, match="'max_lenght'.*did you mean 'max_length'"):
+    with pytest.raises(CheckpointError, match=r"'max_lenght'.*did you mean 'max_length'"):
         check_config(hostile)
     hostile = copy.deepcopy(config)
     hostile["decoder_config"]["model_type"] = "evil"

@@ -31,9 +31,10 @@ lint: $(STAMP)
 	$(BIN)/python -m ruff check .
 	$(BIN)/python -m ruff format --check .
 	rm -rf build/types && mkdir -p build/types/vislex
-	for entry in $(CURDIR)/vislex/*; do ln -s $$entry build/types/vislex/; done
-	for room in adapters recipes benchmarks; do ln -s $(CURDIR)/$$room build/types/vislex/$$room; done
-	cd build/types && $(abspath $(BIN))/python -P -m mypy --config-file $(CURDIR)/pyproject.toml -p vislex
+	for entry in "$(CURDIR)"/vislex/*; do ln -s "$$entry" build/types/vislex/; done
+	for room in adapters recipes benchmarks; do ln -s "$(CURDIR)/$$room" build/types/vislex/$$room; done
+	cd build/types && "$(abspath $(BIN))/python" -P -m mypy --config-file "$(CURDIR)/pyproject.toml" \
+		--cache-dir "$(CURDIR)/.mypy_cache" -p vislex
 
 format: $(STAMP)
 	$(BIN)/python -m ruff check --fix .

@@ -12,6 +12,7 @@ from typing import Any
 
 from vislex.benchmarks.results import ModelInfo, content_key
 from vislex.benchmarks.summary import UNTRAINED
+from vislex.training.records import NOT_IDENTITY
 
 __all__ = ["Arm", "TrainedArm", "train_arm"]
 
@@ -61,7 +62,7 @@ class Arm:
     def identity(self, budget: str, extra: Sequence[str], lrs: Sequence[float]) -> dict[str, Any]:
         """What determines the trained weights, for the key of a run: the recipe's whole resolved config."""
         config = _recipe_config(self.overrides(budget, extra))
-        values = config.model_dump(mode="json", exclude={"output_dir", "progress", "resume", "save_every", "device"})
+        values = config.model_dump(mode="json", exclude=set(NOT_IDENTITY))
         return {"config": values, "lrs": list(lrs)}
 
 
@@ -86,8 +87,11 @@ class TrainedArm:
     def describe(self, info: ModelInfo) -> ModelInfo:
         """Fills in what the folder does not say: row, seed, training and learning curve."""
         record = _read_record(self.folder)
-        parameters = {**info.parameters, **_parameters(record)}
-        training = {"config": self.config, **{key: value for key, value in record.items() if key != "config"}}
+        kept: dict[str, Any] = {
+            name: record[name] for name in ("figures", "parts", "parameters", "time", "processor") if name in record
+        }
+        parameters = _parameters(info.parameters, record.get("parameters") or {})
+        training = {"config": self.config, "wall_seconds": round(self.seconds, 1), **kept}
         return info.model_copy(
             update={
                 "row": self.arm.row,
@@ -125,7 +129,7 @@ def _train(arm: Arm, budget: str, folder: Path, overrides: list[str]) -> Trained
     from vislex.recipes import caption
 
     config = _recipe_config(arm.overrides(budget, overrides))
-    values = config.model_dump(mode="json", exclude={"output_dir"})
+    values = config.model_dump(mode="json", exclude=set(NOT_IDENTITY))
     name = f"{arm.row} {arm.seed}".replace(" + ", "__").replace(" ", "-seed").replace(":", "_").replace("/", "_")
     target = folder / f"{name}-{content_key(values)[:8]}"
     if (target / "run.json").is_file():
@@ -147,9 +151,17 @@ def _read_record(folder: Path) -> dict[str, Any]:
     return dict(json.loads(file.read_text(encoding="utf-8"))) if file.is_file() else {}
 
 
-def _parameters(record: dict[str, Any]) -> dict[str, int]:
-    counts = record.get("parameters") or {}
-    return {name: int(count) for name, count in counts.items() if isinstance(count, int)}
+def _parameters(counted: dict[str, int], recorded: dict[str, int]) -> dict[str, int]:
+    """The counts of a loaded folder, corrected by the training: what it froze is not told by the folder."""
+    if "trainable" not in recorded:
+        return counted
+    trainable = recorded["trainable"]
+    return {
+        "total": counted["total"],
+        "trainable": trainable,
+        "frozen": counted["total"] - trainable,
+        "budgeted": recorded.get("decoder_budget", trainable),
+    }
 
 
 def _curve(file: Path) -> list[dict[str, float]]:

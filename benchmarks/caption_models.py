@@ -32,6 +32,8 @@ __all__ = [
     "resolve_dtype",
 ]
 
+STOCK_LENGTH = 40  # word pieces; transformers' own default of 20 cuts captions
+
 
 class CaptionModel(Protocol):
     """What the benchmark asks of a model.
@@ -43,8 +45,12 @@ class CaptionModel(Protocol):
     """
 
     info: ModelInfo
-    device: torch.device
-    dtype: torch.dtype
+
+    @property
+    def device(self) -> torch.device: ...
+
+    @property
+    def dtype(self) -> torch.dtype: ...
 
     def caption(self, images: Sequence[Image], *, batch_size: int, **generation: Any) -> list[Caption]:
         """One caption an image, post-processed, with its network evaluations and its share of the wall time."""
@@ -67,7 +73,7 @@ class VislexCaptioner:
         return self.captioner.dtype
 
     def caption(self, images: Sequence[Image], *, batch_size: int, **generation: Any) -> list[Caption]:
-        generation.pop("prompt", None)
+        generation = {name: value for name, value in generation.items() if name != "prompt" and value is not None}
         return self.captioner.caption(list(images), batch_size=batch_size, **generation)
 
 
@@ -124,6 +130,7 @@ class StockCaptioner:
         from vislex.captioner import Caption
 
         beams = int(generation.get("num_beams") or 1)
+        generation["max_new_tokens"] = generation.get("max_new_tokens") or STOCK_LENGTH
         captions = []
         for start in range(0, len(images), batch_size):
             batch = list(images[start : start + batch_size])

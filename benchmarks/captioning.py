@@ -33,14 +33,14 @@ class Generation(BaseModel):
 
     Attributes:
         num_beams: Beams; 1 is greedy.
-        max_new_tokens: Most word pieces of a caption.
+        max_new_tokens: Most word pieces of a caption; None is what the decoder has positions for, 40 in a stock model.
         prompt: Text that a stock captioner starts from; vislex decoders take none.
     """
 
     model_config = ConfigDict(extra="forbid")
 
     num_beams: int = Field(default=1, ge=1)
-    max_new_tokens: int = Field(default=30, ge=1)
+    max_new_tokens: int | None = Field(default=None, ge=1)
     prompt: str | None = None
 
 

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
@@ -25,7 +26,7 @@ from vislex.errors import ConfigError
 
 __all__ = ["ComparisonConfig", "run"]
 
-FIXED = ("margin", "pairs", "baseline", "metric")
+FIXED = ("margin", "pairs", "metric")
 
 
 class ComparisonConfig(Config):
@@ -92,6 +93,12 @@ class ComparisonConfig(Config):
             for encoder in self.encoders
         ]
 
+    @property
+    def recipe_overrides(self) -> list[str]:
+        """What every arm's training is told beside its parts."""
+        options = [f"data_options.vocabulary={self.vocabulary}", f"data_options.image_size={self.image_size}"]
+        return [f"data={self.suite}", *options, *self.train]
+
     def wanted_pairs(self) -> list[list[str]]:
         """``pairs``, or what follows from controls and baseline."""
         if self.pairs:
@@ -129,23 +136,32 @@ def run(config: ComparisonConfig, *, log: Callable[[str], None] = lambda line: N
         for bound in bound_runs(record):
             file.append(bound, record.record)
     for place, arm in enumerate(config.arms, start=1):
-        _measure_arm(config, arm, data, file, lambda line, place=place: log(f"[{place}/{len(config.arms)}] {line}"))
+        _measure_arm(config, arm, data, file, partial(_numbered, log, f"[{place}/{len(config.arms)}]"))
     for name in config.models:
         _measure_model(config, name, data, file, log)
     return write_report(file.load(), config.out / "report.html", n_images=config.n_images)
 
 
+def _numbered(log: Callable[[str], None], number: str, line: str) -> None:
+    log(f"{number} {line}")
+
+
 def _measure_arm(
     config: ComparisonConfig, arm: Arm, data: list[CaptionData], file: ResultsFile, log: Callable[[str], None]
 ) -> None:
-    identity = {"arm": arm.identity(config.budget, config.train, config.lrs), "suite": data[0].record.provenance}
+    identity = {
+        "arm": arm.identity(config.budget, config.recipe_overrides, config.lrs),
+        "suite": data[0].record.provenance,
+    }
     keys = [run_key(identity, part, config.generation, config.batch_size, config.dtype) for part in data]
     results = file.load()
     missing = [(part, key) for part, key in zip(data, keys, strict=True) if results.find(key) is None]
     if not missing:
         log(f"{arm.title}: finished before, skipped")
         return
-    trained = train_arm(arm, budget=config.budget, folder=config.out / "models", overrides=config.train, lrs=config.lrs)
+    trained = train_arm(
+        arm, budget=config.budget, folder=config.out / "models", overrides=config.recipe_overrides, lrs=config.lrs
+    )
     log(f"{arm.title}: " + (f"trained live in {trained.seconds:.0f} s" if trained.live else "trained before"))
     model = open_caption_model(trained.folder, device=config.device, dtype=config.dtype)
     model.info = trained.describe(model.info)
@@ -173,7 +189,11 @@ def _measure_model(
         if file.find(key) is not None:
             log(f"{name} on {part.record.split}: finished before, skipped")
             continue
-        settings = {"generation": config.generation, "batch_size": config.batch_size, "n_latency": config.n_latency}
+        settings: dict[str, Any] = {
+            "generation": config.generation,
+            "batch_size": config.batch_size,
+            "n_latency": config.n_latency,
+        }
         made = evaluate(model, part, key=key, **settings)
         file.append(made, part.record)
         log(_line(f"{name} ({model.info.origin})", part, made))
@@ -194,11 +214,11 @@ def _write_config(file: ResultsFile, config: ComparisonConfig) -> None:
     """Fixes margin and pairs before the first run; afterwards they may not change."""
     values = {**config.model_dump(mode="json"), "pairs": config.wanted_pairs()}
     before: Results = file.load()
-    if before.config is not None and before.runs:
-        changed = [name for name in FIXED if before.config.get(name) != values[name] and before.config.get(name)]
-        measured = any(run.model.origin not in ("floor", "ceiling") for run in before.runs)
-        grown = changed == ["pairs"] and all(pair in values["pairs"] for pair in before.config["pairs"])
-        if changed and measured and not grown:
+    if before.config is not None and any(run.model.origin not in ("floor", "ceiling") for run in before.runs):
+        changed = [name for name in FIXED if before.config.get(name) != values[name]]
+        if all(pair in values["pairs"] for pair in before.config["pairs"]):
+            changed = [name for name in changed if name != "pairs"]  # more pairs may be asked for, none be dropped
+        if changed:
             raise ConfigError(
                 f"'{file.path}' holds runs made under another {' and '.join(changed)}; what counts is fixed before the "
                 "runs: choose another --out, or give the values of its config"

@@ -135,7 +135,8 @@ def _captioning(results: Results, record: DataRecord, n_images: int) -> str:
         "standard deviation over training seeds. Hollow marks and dashed lines are encoders with random weights, "
         "trained in the same way. The floors see no image, or only its pixels; the ceiling is one held-out reference "
         "scored against the others. ms is the wall time of one caption at batch 1, image encoding included; one "
-        "forward of one caption is an evaluation. Trained parameters are counted without token embeddings and tied heads."
+        "forward of one caption is an evaluation. Trained parameters are counted without token embeddings and tied "
+        "heads."
     )
     return (
         f'<h2 id="{record.key}">Captioning on {escape(record.name)}, {escape(record.split)}</h2>\n'

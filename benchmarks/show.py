@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from vislex.benchmarks.results import read_results
 from vislex.benchmarks.summary import all_pairs, summarise
@@ -17,7 +18,7 @@ PAIRS = ["a", "b", "difference", "low", "high", "n", "seeds", "minimal detectabl
 def show(report: Path, *, json: bool = False, verdicts: bool = True) -> None:
     """Prints the tables of a finished comparison and the path of its report."""
     results = read_results([report.parent])
-    tables = []
+    tables: list[dict[str, Any]] = []
     for record in results.data.values():
         rows = [row.as_dict() for row in summarise(results, record)]
         pairs = [pair.as_dict() for pair in all_pairs(results, record)]

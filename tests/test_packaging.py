@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 ROOT = Path(__file__).parents[1]
 ROOMS = {
@@ -136,6 +137,16 @@ def test_dependencies_have_lower_bounds_and_the_suites_packages_one_major_versio
     assert {"demo", "eval", "java", "video", "qlora", "train", "dev"} <= set(project["optional-dependencies"])
     everything = project["optional-dependencies"]["dev"][0]
     assert "qlora" not in everything
+
+
+def test_the_citation_and_the_hooks_are_ours() -> None:
+    import vislex
+
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+    assert (citation["version"], citation["license"]) == (vislex.__version__, "Apache-2.0")
+    assert {"2412.06774", "2404.10763"} == {item["url"].rpartition("/")[2] for item in citation["references"]}
+    hooks = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text(encoding="utf-8"))
+    assert [item["repo"] for item in hooks["repos"]] == ["local"]
 
 
 @pytest.mark.slow

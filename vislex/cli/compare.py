@@ -12,6 +12,7 @@ from vislex.cli.options import BatchSize, Device, DType, Json
 
 __all__ = ["command"]
 
+
 def command(
     overrides: Annotated[
         list[str] | None,

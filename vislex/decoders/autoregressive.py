@@ -11,13 +11,13 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from transformers import AutoConfig, GenerationConfig, PreTrainedConfig, PreTrainedModel
+from transformers import AutoConfig, GenerationConfig, PreTrainedModel
 from transformers.configuration_utils import SubConfigSpec
 
 from vislex.decoders.base import CaptionDecoder, CaptionDecoderConfig, CaptionDecoderOutput, as_vision_tokens
 from vislex.decoders.projection import VisionProjection
 from vislex.errors import ConfigError, SpecError, did_you_mean
-from vislex.specs import EncoderSpec, VisionTokens
+from vislex.specs import EncoderSpec, Grid, VisionTokens
 from vislex.text import special_tokens
 
 __all__ = ["AutoregressiveConfig", "AutoregressiveDecoder", "shared_fields", "shifted_loss"]
@@ -35,7 +35,7 @@ class AutoregressiveConfig(CaptionDecoderConfig):
     model_type = "vislex_autoregressive"
     sub_configs_defaults = {"text_config": SubConfigSpec(AutoConfig, model_type="bert")}  # noqa: RUF012
 
-    text_config: PreTrainedConfig | dict[str, Any] | None = None
+    text_config: Any = None
     vision_grid: list[int] | tuple[int, ...] | None = None
     label_smoothing: float = 0.0
 
@@ -81,7 +81,8 @@ class AutoregressiveDecoder(CaptionDecoder):
 
     def __init__(self, config: AutoregressiveConfig) -> None:
         super().__init__(config)
-        self.projection = VisionProjection(config.vision_dim, config.text_config.hidden_size, config.vision_grid)
+        grid = None if config.vision_grid is None else Grid(*config.vision_grid)
+        self.projection = VisionProjection(config.vision_dim, config.text_config.hidden_size, grid)
 
     def get_input_embeddings(self) -> torch.nn.Module:
         return self.text_decoder.get_input_embeddings()
@@ -115,6 +116,11 @@ class AutoregressiveDecoder(CaptionDecoder):
         **kwargs: Any,
     ) -> CaptionDecoderOutput:
         """Next-token loss and logits; see ``CaptionDecoder.forward``. Padding never counts, whatever ``labels`` say."""
+        if input_ids.shape[1] > self.longest_caption:
+            raise SpecError(
+                f"the captions have {input_ids.shape[1]} tokens, this decoder reads {self.longest_caption}; cut them "
+                "(encode_captions, max_length=) or create the decoder with a larger max_length"
+            )
         mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
         logits = self._logits(self._project(vision_tokens), input_ids, mask)
         if labels is None:
@@ -160,7 +166,12 @@ class AutoregressiveDecoder(CaptionDecoder):
         settings = self._settings(generation_config, kwargs, input_ids.shape[1])
         with self._count_forwards() as forwards:
             captions = self._generate(vision, input_ids, settings)
-        self.evaluations = self._evaluations(captions, input_ids.shape[1], settings, len(forwards))
+        new = captions[:, input_ids.shape[1] :]
+        is_end = new == self.config.eos_token_id
+        ended = is_end.cumsum(1) > is_end.long()  # behind the first end
+        # transformers' beam search fills with the end token where the padding token is 0.
+        new.masked_fill_(ended, self.config.pad_token_id)
+        self.evaluations = self._evaluations(ended, settings, len(forwards))
         return captions
 
     def _settings(
@@ -199,13 +210,12 @@ class AutoregressiveDecoder(CaptionDecoder):
         finally:
             handle.remove()
 
-    def _evaluations(self, captions: Tensor, n_prompt: int, settings: GenerationConfig, n_forwards: int) -> Tensor:
+    @staticmethod
+    def _evaluations(ended: Tensor, settings: GenerationConfig, n_forwards: int) -> Tensor:
         """Forwards that each caption needed, int64[B]: a beam runs to the end of the search, other captions to theirs.
 
         What a batch computes for captions that have already ended is not counted: a batch counts as its singles do.
         """
         if (settings.num_beams or 1) > 1:
-            return torch.full((captions.shape[0],), n_forwards * settings.num_beams)
-        new = captions[:, n_prompt:]
-        ended = (new == self.config.eos_token_id).long().cumsum(1) - (new == self.config.eos_token_id).long()
-        return (ended == 0).sum(1).cpu()
+            return torch.full((ended.shape[0],), n_forwards * settings.num_beams)
+        return (~ended).sum(1).cpu()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 from transformers import PreTrainedConfig, PreTrainedModel
 
@@ -17,7 +16,6 @@ __all__ = [
     "check_variant",
     "flatten_map",
     "mark_initialized",
-    "meta_device",
     "pair",
 ]
 
@@ -135,8 +133,3 @@ def check_variant(name: str, source: str | None, *, pretrained: bool, tiny: bool
 def pair(size: Any) -> tuple[int, int]:
     """(height, width) of a side or of a sequence of two."""
     return (int(size), int(size)) if isinstance(size, int) else (int(size[0]), int(size[1]))
-
-
-def meta_device() -> torch.device:
-    """Device on which models have shapes but no memory."""
-    return torch.device("meta")

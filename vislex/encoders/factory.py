@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
+import logging
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from transformers import AutoConfig, AutoModel
 
 from vislex.encoders.base import VisionEncoder, VisionEncoderConfig
-from vislex.errors import ConfigError, did_you_mean
+from vislex.errors import ConfigError, UnknownNameError, VislexError, did_you_mean
 from vislex.registry import registry
 
-__all__ = ["auto_classes", "create_encoder", "register_auto"]
+__all__ = ["auto_classes", "create_encoder", "encoder_class", "register_auto"]
+
+logger = logging.getLogger(__name__)
 
 
 def create_encoder(name: str, *, pretrained: bool = False, tiny: bool = False, **options: Any) -> VisionEncoder:
@@ -58,11 +61,22 @@ def _row_options(options: Mapping[str, Any], tiny: bool) -> dict[str, Any]:
     return merged
 
 
+def encoder_class(model_type: str) -> type[VisionEncoder]:
+    """The registered encoder class whose config has a ``model_type``.
+
+    Raises:
+        UnknownNameError: If none has.
+    """
+    for target in _targets():
+        if target.config_class.model_type == model_type:
+            return target
+    raise UnknownNameError(f"no registered encoder saves the model_type '{model_type}'; is its package installed?")
+
+
 def auto_classes() -> list[tuple[type[VisionEncoderConfig], type[VisionEncoder]]]:
     """Config and model class of every registered encoder, each pair once."""
-    pairs = {}
-    for entry in registry("encoders"):
-        target = entry.load()
+    pairs: dict[type[VisionEncoderConfig], type[VisionEncoder]] = {}
+    for target in _targets():
         pairs.setdefault(target.config_class, target)
     return list(pairs.items())
 
@@ -72,3 +86,18 @@ def register_auto() -> None:
     for config_class, model_class in auto_classes():
         AutoConfig.register(config_class.model_type, config_class, exist_ok=True)
         AutoModel.register(config_class, model_class, exist_ok=True)
+
+
+def _targets() -> Iterator[type[VisionEncoder]]:
+    """The classes behind the registry, one after the other; a plug-in that cannot be imported is warned of."""
+    seen = set()
+    for entry in registry("encoders"):
+        if entry.target in seen:
+            continue
+        seen.add(entry.target)
+        try:
+            yield entry.load()
+        except VislexError as error:
+            if entry.origin == "vislex":
+                raise
+            logger.warning("a plug-in cannot be used: %s", error)

@@ -46,7 +46,7 @@ class FusedEncoder(VisionEncoder):
         self.post_init()
 
     @classmethod
-    def create(
+    def create(  # type: ignore[override]  # the options by name
         cls,
         source: str | None = None,
         *,
@@ -97,12 +97,10 @@ class FusedEncoder(VisionEncoder):
 
 def _build(config: dict[str, Any]) -> VisionEncoder:
     """A member with random weights from its saved config."""
-    from vislex.encoders.factory import auto_classes
+    from vislex.encoders.factory import encoder_class
 
-    for config_class, model_class in auto_classes():
-        if config_class.model_type == config.get("model_type"):
-            return model_class(config_class.from_dict(dict(config)))
-    raise ConfigError(f"no registered encoder has the model_type '{config.get('model_type')}' of a fused member")
+    model_class = encoder_class(str(config.get("model_type")))
+    return model_class(model_class.config_class.from_dict(dict(config)))
 
 
 def _joint_spec(specs: Sequence[EncoderSpec]) -> EncoderSpec:

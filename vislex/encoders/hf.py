@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import AutoConfig, AutoModel, PreTrainedConfig, PreTrainedModel
+from transformers import CONFIG_MAPPING, AutoConfig, AutoModel, PreTrainedConfig, PreTrainedModel
 from transformers.configuration_utils import SubConfigSpec
 
 from vislex.encoders.base import VisionEncoder, VisionEncoderConfig, check_variant, pair
@@ -53,7 +53,7 @@ class HFEncoder(VisionEncoder):
         self.post_init()
 
     @classmethod
-    def create(
+    def create(  # type: ignore[override]  # the options by name
         cls,
         source: str | None = None,
         *,
@@ -169,8 +169,9 @@ def _reopen(location: str, config: VisionEncoderConfig, pretrained: bool) -> Vis
 def _read_config(location: str | Path) -> PreTrainedConfig:
     from vislex.encoders.factory import register_auto
 
-    register_auto()
     try:
+        if PreTrainedConfig.get_config_dict(location)[0].get("model_type") not in CONFIG_MAPPING:
+            register_auto()
         return AutoConfig.from_pretrained(location, trust_remote_code=False)
     except (OSError, ValueError, KeyError) as error:
         reason = str(error).strip().splitlines()[0]

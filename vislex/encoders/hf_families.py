@@ -75,7 +75,8 @@ class Family:
             if size != table and self.positions == "fixed":
                 raise SpecError(f"'{config.model_type}' takes images of {table} pixels only, not {size}")
             grid = Grid(size[0] // patch, size[1] // patch)
-        if size[0] % patch or size[1] % patch:
+        if (size[0] % patch or size[1] % patch) and size != pair(getattr(config, "image_size", 0)):
+            # SigLIP's So400m was trained so: 384 pixels, patches of 14, the last six rows and columns unseen.
             raise SpecError(f"image_size {size} is no multiple of the patch size {patch}")
         return EncoderSpec(
             dim=config.hidden_size,

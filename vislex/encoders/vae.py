@@ -56,7 +56,7 @@ class VaeEncoder(VisionEncoder):
         self.post_init()
 
     @classmethod
-    def create(
+    def create(  # type: ignore[override]  # the options by name
         cls,
         source: str | None = None,
         *,

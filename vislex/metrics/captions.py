@@ -186,7 +186,7 @@ def _cider(ngrams: _NGrams) -> np.ndarray:
         value = _sum(counts.reference[hit], product, n_references)
         norm = np.sqrt(_sum(counts.candidate, hypothesis**2, n_images))[image]
         norm = norm * np.sqrt(_sum(counts.reference, target**2, n_references))
-        similarity += np.divide(value, norm, out=value, where=norm != 0)
+        similarity += np.divide(value, norm, out=np.zeros(n_references), where=norm != 0)
     bigrams_off = np.maximum(ngrams.candidate_length - 1, 0)[image] - np.maximum(ngrams.reference_length - 1, 0)
     similarity *= np.exp(-(bigrams_off**2) / (2 * CIDER_SIGMA**2)) / MAX_N
     total = _sum(image, similarity, n_images)

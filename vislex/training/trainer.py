@@ -118,7 +118,7 @@ class PartTrainer(Trainer):
         return {**figures, **{key: value for key, value in self._figures.items() if key.startswith("eval_")}}
 
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
-        if self.optimizer is None:
+        if self.optimizer is None:  # type: ignore[has-type]
             cls, options = self.get_optimizer_cls_and_kwargs(self.args, self.model)
             options.pop("lr", None)
             self.optimizer = cls(self.plan.groups, lr=self.settings.lr, **options)

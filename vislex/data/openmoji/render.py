@@ -19,6 +19,8 @@ __all__ = ["render_drawing", "render_masks", "render_scene"]
 # Sides of the masters: the next larger one is sampled, so that a pixel spans 1 to 1.42 of its pixels and the bilinear
 # affine map neither aliases nor blurs.
 _SIDES = tuple(round(8 * 2 ** (step / 2)) for step in range(20))
+_SMALLEST_RASTER = 128  # pixels; the masters of a drawing are made from one raster, larger than they are
+_RASTERS = 1024  # rasters kept, at most 64 kB each
 _BORDER = 2  # transparent pixels round a master, so that its edge stays soft under rotation
 _MASTERS = 16384  # kept in memory: a drawing has four to six sides at one image size, 5 to 30 kB each
 
@@ -28,19 +30,32 @@ def _folders() -> dict[str, str]:
     return {artist: str(folder) for artist, folder in drawing_folders().items()}
 
 
+@functools.lru_cache(maxsize=_RASTERS)
+def _raster(code: str, artist: str, side: int) -> Image.Image:
+    """A drawing as RGBA, cropped to what it covers; its file's canvas takes ``side`` pixels."""
+    name = code if artist == "openmoji" else code.lower()
+    png = resvg_py.svg_to_bytes(
+        svg_path=f"{_folders()[artist]}/{name}.svg", width=side, height=side, skip_system_fonts=True
+    )
+    drawing = Image.open(io.BytesIO(bytes(png))).convert("RGBA")
+    return drawing.crop(drawing.getchannel("A").point(lambda a: 255 * (a > 16)).getbbox())
+
+
 @functools.lru_cache(maxsize=_MASTERS)
 def _master(code: str, artist: str, side: int) -> tuple[Image.Image, Image.Image]:
     """Premultiplied RGB and alpha of a drawing whose longer side fills ``side`` pixels, with a border."""
-    name = code if artist == "openmoji" else code.lower()
-    png = resvg_py.svg_to_bytes(
-        svg_path=f"{_folders()[artist]}/{name}.svg", width=side * 3 // 2, height=side * 3 // 2, skip_system_fonts=True
-    )
-    drawing = Image.open(io.BytesIO(bytes(png))).convert("RGBA")
-    drawing = drawing.crop(drawing.getchannel("A").point(lambda a: 255 * (a > 16)).getbbox())
-    ratio = side / max(drawing.size)
-    drawing = drawing.resize([max(round(length * ratio), 1) for length in drawing.size], Image.Resampling.LANCZOS)
-    square = Image.new("RGBA", (side + 2 * _BORDER,) * 2)
-    square.paste(drawing, [(square.width - length) // 2 for length in drawing.size])
+    raster = _SMALLEST_RASTER
+    while raster < 1.4 * side:
+        raster *= 2
+    drawing = _raster(code, artist, raster)
+    # The centre of the drawing lies in the centre of the master to a fraction of a pixel, so that sizes agree.
+    longer = max(drawing.size)
+    padded = Image.new("RGBA", (2 * longer, 2 * longer))
+    padded.paste(drawing, (longer - drawing.width // 2, longer - drawing.height // 2))
+    reach = longer / 2 * (side + 2 * _BORDER) / side
+    middle_x, middle_y = longer + drawing.width % 2 / 2, longer + drawing.height % 2 / 2
+    box = (middle_x - reach, middle_y - reach, middle_x + reach, middle_y + reach)
+    square = padded.resize((side + 2 * _BORDER,) * 2, Image.Resampling.HAMMING, box=box)
     black = Image.new("RGB", square.size)
     black.paste(square, mask=square.getchannel("A"))
     return black, square.getchannel("A")

@@ -258,10 +258,10 @@ def _find_place(
 
 
 def _coordinate(draws: Draws, side: int, scale: float) -> float:
-    """The centre along one axis: within 0.04 of the middle, or 0.02 to 0.08 off the border."""
+    """The centre along one axis: within 0.04 of the middle, or a little off the border."""
     if side == 0:
         return draws.uniform(0.46, 0.54)
-    off = scale / 2 + draws.uniform(0.02, 0.08)
+    off = 0.54 * scale + draws.uniform(0.01, 0.06)
     return round(off if side < 0 else 1.0 - off, 4)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import textwrap
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,12 +11,13 @@ from PIL import Image, ImageDraw, ImageFont
 
 from vislex.data.openmoji.draws import SUITE_VERSION
 from vislex.data.openmoji.manifest import SPLITS, nouns
+from vislex.data.openmoji.questions import QUESTION_TYPES
 from vislex.data.openmoji.sources import attribution
 from vislex.data.openmoji.suite import load
 
 __all__ = ["contact_sheet"]
 
-_CARD, _GAP, _COLUMNS = 256, 24, 5
+_CARD, _GAP, _COLUMNS = 256, 24, 6  # an even number of columns keeps pairs together
 _INK, _MUTED, _PAPER = (24, 24, 27), (100, 100, 110), (255, 255, 255)
 _MASK = (255, 0, 90)
 
@@ -27,15 +27,14 @@ def _font(size: int) -> Any:
 
 
 def _wrap(text: str, size: int, width: int = _CARD) -> list[str]:
-    """Lines that fit a card at a font size."""
-    font, lines = _font(size), []
-    for paragraph in text.split("\n"):
-        letters = max(int(width / (font.getlength("abcdefghij klmno pqrst") / 22)), 8)
-        wrapped = textwrap.wrap(paragraph, letters) or [""]
-        while any(font.getlength(line) > width for line in wrapped) and letters > 8:
-            letters -= 1
-            wrapped = textwrap.wrap(paragraph, letters)
-        lines += wrapped
+    """Lines that fit a width at a font size."""
+    font, lines = _font(size), [""]
+    for word in text.split():
+        longer = f"{lines[-1]} {word}".strip()
+        if lines[-1] and font.getlength(longer) > width:
+            lines.append(word)
+        else:
+            lines[-1] = longer
     return lines
 
 
@@ -71,7 +70,7 @@ def _overlay(image: Image.Image, mask: np.ndarray) -> Image.Image:
     pixels[~mask] = 0.45 * pixels[~mask] + 0.55 * 255
     inner = mask.copy()
     for axis in (0, 1):
-        for step in (-1, 1):
+        for step in (-2, -1, 1, 2):
             inner &= np.roll(mask, step, axis)
     pixels[mask & ~inner] = _MASK
     return Image.fromarray(pixels.astype(np.uint8))
@@ -102,7 +101,7 @@ def _question_cards(options: dict[str, Any], n: int) -> list[Image.Image]:
 
 
 def contact_sheet(
-    split: str = "train", *, seed: int = 0, vocabulary: str = "default", image_size: int = 128
+    split: str = "train", *, seed: int = 0, vocabulary: str = "default", image_size: int = 256
 ) -> Image.Image:
     """Draws a sheet of samples.
 
@@ -110,17 +109,20 @@ def contact_sheet(
         split: Where captions, questions and masks are taken from.
         seed: Of the suite.
         vocabulary: "core", "default" or "large".
-        image_size: Side at which scenes are rendered; shown at 256 pixels.
+        image_size: Side at which scenes are rendered; they are shown at 256 pixels.
 
     Returns:
-        RGB, 1,436 pixels wide.
+        RGB, 1,720 pixels wide.
     """
-    options = {"split": split, "seed": seed, "vocabulary": vocabulary, "image_size": image_size}
+    options: dict[str, Any] = {"split": split, "seed": seed, "vocabulary": vocabulary, "image_size": image_size}
     masks = load("segmentation", size=_COLUMNS * 2, **options)
     others = [load("images", size=1, **(options | {"split": name}))[0] for name in SPLITS if name != split]
     sections = [
-        _section(f"{SUITE_VERSION} / {split}: captions, {len(nouns(vocabulary))} nouns", _caption_cards(options, 10)),
-        _section("Questions: neighbours are complementary pairs", _question_cards(options, 20)),
+        _section(
+            f"{SUITE_VERSION} / {split}: captions, {len(nouns(vocabulary))} nouns",
+            _caption_cards(options, 2 * _COLUMNS),
+        ),
+        _section("Questions: neighbours are complementary pairs", _question_cards(options, 2 * len(QUESTION_TYPES))),
         _section(
             "Referring expressions and the mask they mean",
             [_card(_overlay(row["image"], row["mask"]), [(row["expression"], _INK)]) for row in masks],

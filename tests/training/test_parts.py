@@ -85,8 +85,8 @@ def test_lora_adapts_its_part_alone_and_merges_to_the_same_function() -> None:
 def test_impossible_parts_are_refused() -> None:
     with pytest.raises(ConfigError, match=r"'encodr'.*did you mean 'encoder'"):
         prepare_parts(Pair(), {"encodr": PartSettings()}, lr=1e-3, weight_decay=0.0)
+    lora = PartSettings(mode="lora", lora_targets=["q_proj"])
     with pytest.raises(ConfigError, match="no linear layer"):
-        lora = PartSettings(mode="lora", lora_targets=["q_proj"])
         prepare_parts(Pair(), {"encoder": lora}, lr=1e-3, weight_decay=0.0)
     with pytest.raises(ConfigError, match="every part is frozen"):
         prepare_parts(nn.Sequential(nn.Linear(2, 2)), {"0": PartSettings(mode="frozen")}, lr=1e-3, weight_decay=0.0)

@@ -188,8 +188,7 @@ def bf16_call(model: nn.Module, /, **inputs: Any) -> Any:
     copies = {
         name: parameter.to(torch.bfloat16)
         for name, parameter in model.named_parameters()
-        if parameter.dtype == torch.float32
-        and (parameter.numel() > 1 or name.rpartition(".")[2] in ("weight", "bias"))
+        if parameter.dtype == torch.float32 and (parameter.numel() > 1 or name.rpartition(".")[2] in ("weight", "bias"))
     }
     cast = {key: _to_bf16(value) for key, value in inputs.items()}
     return torch.func.functional_call(model, copies, (), cast)

@@ -18,7 +18,7 @@ import typer
 from vislex.cli.console import print_error, say
 from vislex.errors import UnknownNameError, VislexError, did_you_mean
 
-__all__ = ["VERBS", "available_verbs", "main"]
+__all__ = ["VERBS", "main"]
 
 # verb: (module with a function ``command``, the line that ``vislex --help`` shows)
 VERBS: dict[str, tuple[str, str]] = {
@@ -35,12 +35,6 @@ VERBS: dict[str, tuple[str, str]] = {
 
 # click's own class, or that of the copy of click inside newer versions of typer
 _USAGE_ERROR: Any = typer.BadParameter.__bases__[0]
-
-
-def available_verbs() -> dict[str, tuple[str, str]]:
-    """The rows of ``VERBS`` whose module is in this installation."""
-    here = Path(__file__).parent
-    return {verb: row for verb, row in VERBS.items() if (here / f"{row[0].rpartition('.')[2]}.py").is_file()}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -81,13 +75,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(called: str | None, given: list[str]) -> int:
-    verbs = available_verbs()
-    if called is not None and called not in verbs:
-        raise UnknownNameError(f"unknown verb '{called}'{did_you_mean(called, verbs)} See 'vislex --help'")
+    if called is not None and called not in VERBS:
+        raise UnknownNameError(f"unknown verb '{called}'{did_you_mean(called, VERBS)} See 'vislex --help'")
     try:
-        result = typer.main.get_command(_build_app(verbs, called)).main(
-            given, prog_name="vislex", standalone_mode=False
-        )
+        result = typer.main.get_command(_build_app(called)).main(given, prog_name="vislex", standalone_mode=False)
     except _USAGE_ERROR as error:
         see = f"vislex {called} --help" if called else "vislex --help"
         message = " ".join(error.format_message().split()).rstrip(".")
@@ -102,11 +93,11 @@ def _run(called: str | None, given: list[str]) -> int:
     return result if isinstance(result, int) else 0
 
 
-def _build_app(verbs: dict[str, tuple[str, str]], called: str | None) -> typer.Typer:
+def _build_app(called: str | None) -> typer.Typer:
     """The whole program, in which only the called verb is real and the others are their line of help."""
     app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
     app.callback(invoke_without_command=True)(_root)
-    for verb, (module, summary) in verbs.items():
+    for verb, (module, summary) in VERBS.items():
         function = importlib.import_module(module).command if verb == called else _placeholder
         help_text = function.__doc__ if verb == called and function.__doc__ else summary
         app.command(verb, help=help_text, short_help=summary)(function)

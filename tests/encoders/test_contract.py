@@ -92,7 +92,13 @@ def test_output_is_what_the_spec_says(name: str) -> None:
     assert EncoderSpec.from_dict(spec.to_dict()) == spec
 
 
-@pytest.mark.parametrize("name", NAMES)
+def full_size(name: str) -> object:
+    """One row of each family at once, the others in the long run: large towers take a second each to build."""
+    quick = name in SAMPLE and name not in ("eva02-l14", "pe-core-b16", "radio-h16")
+    return name if quick else pytest.param(name, marks=pytest.mark.slow)
+
+
+@pytest.mark.parametrize("name", [full_size(name) for name in NAMES])
 def test_full_size_has_the_shape_of_its_spec(name: str) -> None:
     # Only the meta device can hold all of these: shapes without memory.
     with torch.device("meta"):
@@ -111,8 +117,8 @@ def test_full_size_has_the_shape_of_its_spec(name: str) -> None:
 
 @pytest.mark.parametrize("name", SAMPLE)
 def test_reload_gives_the_same_outputs_and_buffers(name: str, tmp_path: Path) -> None:
-    encoder, register = build(name), register_auto()
-    assert register is None
+    register_auto()
+    encoder = build(name)
     inputs = inputs_of(encoder)
     encoder.save_pretrained(tmp_path)
     torch.manual_seed(5)

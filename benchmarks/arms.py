@@ -87,11 +87,11 @@ class TrainedArm:
     def describe(self, info: ModelInfo) -> ModelInfo:
         """Fills in what the folder does not say: row, seed, training and learning curve."""
         record = _read_record(self.folder)
-        kept = {
+        kept: dict[str, Any] = {
             name: record[name] for name in ("figures", "parts", "parameters", "time", "processor") if name in record
         }
         parameters = _parameters(info.parameters, record.get("parameters") or {})
-        training = {"config": self.config, "wall_seconds": round(self.seconds, 1), **kept}
+        training: dict[str, Any] = {"config": self.config, "wall_seconds": round(self.seconds, 1), **kept}
         return info.model_copy(
             update={
                 "row": self.arm.row,

@@ -45,8 +45,12 @@ class CaptionModel(Protocol):
     """
 
     info: ModelInfo
-    device: torch.device
-    dtype: torch.dtype
+
+    @property
+    def device(self) -> torch.device: ...
+
+    @property
+    def dtype(self) -> torch.dtype: ...
 
     def caption(self, images: Sequence[Image], *, batch_size: int, **generation: Any) -> list[Caption]:
         """One caption an image, post-processed, with its network evaluations and its share of the wall time."""

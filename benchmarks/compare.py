@@ -7,6 +7,7 @@ skipped, so a comparison may be stopped and filled over days.
 
 from __future__ import annotations
 
+import functools
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -135,10 +136,14 @@ def run(config: ComparisonConfig, *, log: Callable[[str], None] = lambda line: N
         for bound in bound_runs(record):
             file.append(bound, record.record)
     for place, arm in enumerate(config.arms, start=1):
-        _measure_arm(config, arm, data, file, lambda line, place=place: log(f"[{place}/{len(config.arms)}] {line}"))
+        _measure_arm(config, arm, data, file, functools.partial(_numbered, log, f"[{place}/{len(config.arms)}]"))
     for name in config.models:
         _measure_model(config, name, data, file, log)
     return write_report(file.load(), config.out / "report.html", n_images=config.n_images)
+
+
+def _numbered(log: Callable[[str], None], number: str, line: str) -> None:
+    log(f"{number} {line}")
 
 
 def _measure_arm(

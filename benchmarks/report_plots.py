@@ -198,7 +198,7 @@ def _figure(width: float, height: float) -> tuple[Figure, Axes]:
     axes.tick_params(colors=INK, labelsize=9, length=3)
     for label in (axes.xaxis.label, axes.yaxis.label):
         label.set_color(INK)
-        label.set_size(9.5)
+        label.set_fontsize(9.5)
     return figure, axes
 
 
@@ -206,8 +206,8 @@ def _svg(figure: Figure, salt: str) -> str:
     import matplotlib
 
     for legend in [*figure.legends, figure.axes[0].get_legend()]:
-        for text in legend.get_texts() if legend is not None else ():
-            text.set_color(INK)
+        for entry in legend.get_texts() if legend is not None else ():
+            entry.set_color(INK)
     buffer = io.StringIO()
     with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": f"vislex-{salt}"}):
         figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None})

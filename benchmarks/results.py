@@ -32,7 +32,7 @@ __all__ = [
     "read_results",
 ]
 
-FORMAT = "vislex-results@1"
+FORMAT: Literal["vislex-results@1"] = "vislex-results@1"
 Origin = Literal["trained live", "trained", "shipped", "stock", "local", "floor", "ceiling"]
 
 

@@ -75,7 +75,7 @@ def command(
     if task not in TASKS:
         raise UnknownNameError(f"unknown benchmark '{task}'{did_you_mean(task, TASKS)} Allowed are {', '.join(TASKS)}")
     names = model or _shipped(task)
-    options = {"device": device, "dtype": dtype, "seed": seed, "batch_size": batch_size}
+    options: dict[str, Any] = {"device": device, "dtype": dtype, "seed": seed, "batch_size": batch_size}
     if task == "latency":
         sizes = _sizes(batch_sizes)
         runs = _latency(names, sizes, new_tokens, repeats, num_beams, **options)

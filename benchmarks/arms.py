@@ -91,7 +91,7 @@ class TrainedArm:
             name: record[name] for name in ("figures", "parts", "parameters", "time", "processor") if name in record
         }
         parameters = _parameters(info.parameters, record.get("parameters") or {})
-        training = {"config": self.config, "wall_seconds": round(self.seconds, 1), **kept}
+        training: dict[str, Any] = {"config": self.config, "wall_seconds": round(self.seconds, 1), **kept}
         return info.model_copy(
             update={
                 "row": self.arm.row,

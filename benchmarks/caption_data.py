@@ -115,13 +115,12 @@ def load_caption_data(
     Raises:
         UnknownNameError: If there is no such suite or source.
     """
-    from vislex.registry import registry
+    from vislex.data import load_suite
 
-    source, colon, location = name.partition(":")
+    source, colon, _ = name.partition(":")
     if not colon:
         return load_suite_captions(name, split=split, size=size or 1000, seed=seed, n_images=n_images, **options)
-    dataset = registry("suites").get(source).load()(location, "caption", split=split, **options)
-    return from_dataset(dataset, source, split, size=size, n_images=n_images)
+    return from_dataset(load_suite(name, split=split, size=size, **options), source, split, n_images=n_images)
 
 
 def suite_provenance(suite: str) -> tuple[dict[str, Any], str | None]:

@@ -7,11 +7,11 @@ skipped, so a comparison may be stopped and filled over days.
 
 from __future__ import annotations
 
-import functools
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
@@ -136,7 +136,7 @@ def run(config: ComparisonConfig, *, log: Callable[[str], None] = lambda line: N
         for bound in bound_runs(record):
             file.append(bound, record.record)
     for place, arm in enumerate(config.arms, start=1):
-        _measure_arm(config, arm, data, file, functools.partial(_numbered, log, f"[{place}/{len(config.arms)}]"))
+        _measure_arm(config, arm, data, file, partial(_numbered, log, f"[{place}/{len(config.arms)}]"))
     for name in config.models:
         _measure_model(config, name, data, file, log)
     return write_report(file.load(), config.out / "report.html", n_images=config.n_images)
@@ -189,7 +189,11 @@ def _measure_model(
         if file.find(key) is not None:
             log(f"{name} on {part.record.split}: finished before, skipped")
             continue
-        settings = {"generation": config.generation, "batch_size": config.batch_size, "n_latency": config.n_latency}
+        settings: dict[str, Any] = {
+            "generation": config.generation,
+            "batch_size": config.batch_size,
+            "n_latency": config.n_latency,
+        }
         made = evaluate(model, part, key=key, **settings)
         file.append(made, part.record)
         log(_line(f"{name} ({model.info.origin})", part, made))

@@ -20,7 +20,7 @@ from transformers import PreTrainedTokenizerFast, set_seed
 
 from vislex.captioner import Captioner
 from vislex.config import Config
-from vislex.data.sources import load_dataset
+from vislex.data.sources import load_suite
 from vislex.decoders.factory import create_decoder
 from vislex.encoders.factory import create_encoder
 from vislex.metrics import score_captions
@@ -32,7 +32,7 @@ from vislex.training.features import cached_features
 from vislex.training.parts import PartSettings
 from vislex.training.recipe import Recipe
 from vislex.training.records import command_line, finish_run, start_run
-from vislex.training.settings import TrainingSettings
+from vislex.training.settings import TrainingSettings, total_draws
 from vislex.training.trainer import PartTrainer
 
 __all__ = ["RECIPE", "CaptionConfig", "CaptionParts", "run"]
@@ -111,17 +111,11 @@ def run(config: CaptionConfig) -> Path:
         chosen = bank.pick(rows, (generator(config.seed, int(position)) for position in positions))
         return {**inputs(rows), **bank.batch(chosen)}
 
-    world = torch.distributed.get_world_size() if torch.distributed.is_initialized() else 1
     trainer = PartTrainer(
         captioner,
         config,
         parts={"encoder": config.parts.encoder, "decoder": config.parts.decoder},
-        draws=Draws(
-            len(train),
-            config.steps * config.batch_size * config.gradient_accumulation * world,
-            seed=config.seed,
-            fetch=fetch,
-        ),
+        draws=Draws(len(train), total_draws(config), seed=config.seed, fetch=fetch),
         output_dir=output,
         validate=Validation(config, val, val_inputs, tokenizer, decoder.config.max_length),
         title=f"{config.encoder} + {config.decoder}",
@@ -191,10 +185,7 @@ def _inputs(config: CaptionConfig, captioner: Captioner, dataset: Dataset) -> In
 
 
 def _load(config: CaptionConfig, split: str, size: int | None) -> Dataset:
-    if config.data == "openmoji":
-        return load_dataset(config.data, split=split, size=size, **config.data_options)
-    dataset = load_dataset(config.data, split=split, **config.data_options)
-    return dataset if size is None or size >= len(dataset) else dataset.select(range(size))
+    return load_suite(config.data, split=split, size=size, **config.data_options)
 
 
 def _column(dataset: Dataset, name: str) -> list[Any]:

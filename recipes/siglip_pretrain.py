@@ -32,7 +32,7 @@ from vislex.training.images import cached_images, normalize_images, shift_images
 from vislex.training.parts import PartSettings
 from vislex.training.recipe import Recipe
 from vislex.training.records import finish_run, model_card, start_run
-from vislex.training.settings import TrainingSettings
+from vislex.training.settings import TrainingSettings, total_draws
 from vislex.training.trainer import PartTrainer
 
 __all__ = ["RECIPE", "SiglipPretrainConfig", "TowerSettings", "build_model", "run", "sigmoid_loss"]
@@ -147,7 +147,6 @@ def run(config: SiglipPretrainConfig) -> Path:
     model = build_model(config, tokenizer)
     if config.device in ("auto", "cpu") and not torch.cuda.is_available():
         model.set_attn_implementation("eager")  # the fastest backward for 64 tokens; not saved
-    world = torch.distributed.get_world_size() if torch.distributed.is_initialized() else 1
 
     def fetch(rows: np.ndarray, positions: np.ndarray) -> dict[str, Any]:
         generators = [generator(config.seed, int(position)) for position in positions]
@@ -168,12 +167,7 @@ def run(config: SiglipPretrainConfig) -> Path:
         model,
         config,
         parts={"vision_model": PartSettings(), "text_model": PartSettings()},
-        draws=Draws(
-            len(images),
-            config.steps * config.batch_size * config.gradient_accumulation * world,
-            seed=config.seed,
-            fetch=fetch,
-        ),
+        draws=Draws(len(images), total_draws(config), seed=config.seed, fetch=fetch),
         output_dir=output,
         loss=loss,
         validate=lambda model: zero_shot_retrieval(model, tokenizer, val_images, val_captions),

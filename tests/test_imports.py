@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -59,7 +60,8 @@ def _rank(module: str) -> int | None:
     return RANKS[max(matches, key=len)] if matches else None
 
 
-def _imports(path: Path) -> Iterator[tuple[int, str, bool]]:
+@functools.cache
+def _imports(path: Path) -> tuple[tuple[int, str, bool], ...]:
     """Line, module and whether the import runs at import time (not in a function, not under TYPE_CHECKING)."""
     tree = ast.parse(path.read_text(encoding="utf-8"))
     late: set[ast.AST] = set()
@@ -68,14 +70,14 @@ def _imports(path: Path) -> Iterator[tuple[int, str, bool]]:
         is_typing = isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test)
         if is_function or is_typing:
             late.update(ast.walk(node))
+    found = []
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
-            for alias in node.names:
-                yield node.lineno, alias.name, node not in late
+            found += [(node.lineno, alias.name, node not in late) for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{path}:{node.lineno}: relative import"
-            for alias in node.names:
-                yield node.lineno, f"{node.module}.{alias.name}", node not in late
+            found += [(node.lineno, f"{node.module}.{alias.name}", node not in late) for alias in node.names]
+    return tuple(found)
 
 
 def _is_exempt(module: str) -> bool:

@@ -404,7 +404,11 @@ SCORERS: dict[str, Row] = {
     "refclipscore@1": ("vislex.metrics.clipscore:REFCLIPSCORE", "CLIPScore joined with the references", {}),
     "rouge-l@1": ("vislex.metrics.captions:ROUGE_L", "ROUGE-L as the official program, without Java", {}),
     "spice@1": ("vislex.metrics.java:SPICE", "SPICE through pycocoevalcap; needs Java and CoreNLP", {}),
-    "scene-f1@1": ("vislex.metrics.scene:score_scenes", "captions read back and checked against the suite's factors", {}),
+    "scene-f1@1": (
+        "vislex.metrics.scene:score_scenes",
+        "captions read back and checked against the suite's factors",
+        {},
+    ),
 }
 
 RECIPES: dict[str, Row] = {

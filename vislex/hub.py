@@ -114,7 +114,8 @@ def drop_unknown_keys(config: dict[str, Any]) -> dict[str, Any]:
     """A config to be saved, without what ``check_config`` would refuse: leftovers of old checkpoints in sub-configs."""
     from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
-    if (model_type := config.get("model_type")) not in CONFIG_MAPPING:
+    model_type = config.get("model_type")
+    if not isinstance(model_type, str) or model_type not in CONFIG_MAPPING:
         return config
     allowed = allowed_keys(model_type)
     return {

@@ -115,7 +115,9 @@ def test_evaluations_count_forwards(decoder: CaptionDecoder) -> None:
     decoder.generate(vision_tokens=tokens(), num_beams=4, **fixed)
     assert decoder.evaluations.tolist() == [28, 28, 28]
     ids = decoder.generate(vision_tokens=tokens(), do_sample=True)
-    ended = [row.index(decoder.config.eos_token_id) if decoder.config.eos_token_id in row else 15 for row in ids.tolist()]
+    ended = [
+        row.index(decoder.config.eos_token_id) if decoder.config.eos_token_id in row else 15 for row in ids.tolist()
+    ]
     assert decoder.evaluations.tolist() == ended
 
 
@@ -128,7 +130,10 @@ def test_a_beginning_is_continued(decoder: CaptionDecoder) -> None:
 def test_settings_come_from_a_generation_config_and_are_not_changed(decoder: CaptionDecoder) -> None:
     config = GenerationConfig(max_new_tokens=3, min_new_tokens=3)
     assert decoder.generate(vision_tokens=tokens(), generation_config=config).shape[1] == 4
-    assert decoder.generate(vision_tokens=tokens(), generation_config=config, max_new_tokens=5, min_new_tokens=5).shape[1] == 6
+    assert (
+        decoder.generate(vision_tokens=tokens(), generation_config=config, max_new_tokens=5, min_new_tokens=5).shape[1]
+        == 6
+    )
     assert config.max_new_tokens == 3
 
 
@@ -159,7 +164,9 @@ def test_a_map_of_tokens_gets_positions(make_decoder: Callable, spec: EncoderSpe
 
 
 @pytest.mark.parametrize("name", ["cross_attention", "prefix"])
-def test_every_weight_learns(make_decoder: Callable, batch: dict[str, torch.Tensor], spec: EncoderSpec, name: str) -> None:
+def test_every_weight_learns(
+    make_decoder: Callable, batch: dict[str, torch.Tensor], spec: EncoderSpec, name: str
+) -> None:
     decoder = make_decoder(name, spec=spec.replace(grid=Grid(2, 3)))
     decoder(tokens(), **batch).loss.backward()
     # The query and key biases of a softmax over equal shifts have no gradient of note, but they are in the graph.

@@ -20,13 +20,21 @@ __all__ = ["load", "read_karpathy"]
 FOLDERS = ("", "images", "train2014", "val2014", "images/train2014", "images/val2014")
 
 
-def load(root: str | Path, task: str = "caption", *, split: str = "train", restval: bool = True) -> Dataset:
+def load(
+    task: str = "caption",
+    *,
+    root: str | Path | None = None,
+    split: str = "train",
+    size: int | None = None,
+    restval: bool = True,
+) -> Dataset:
     """Loads COCO captions from ``dataset_coco.json`` and the image folders ``train2014`` and ``val2014``.
 
     Args:
-        root: The folder, or a hub id.
         task: "caption".
+        root: The folder, or a hub id.
         split: "train", "val" or "test".
+        size: Number of rows, the first ones; None takes all.
         restval: Whether "train" includes Karpathy's ``restval`` (30,504 images of val2014), as papers do.
 
     Returns:
@@ -36,15 +44,15 @@ def load(root: str | Path, task: str = "caption", *, split: str = "train", restv
         ConfigError, DataError: For an unknown split, missing files, unsafe paths.
     """
     check_task("coco", task)
-    if is_hub_id(root):
-        return load_hub(root, "coco", split=split)
+    if root is not None and is_hub_id(root):
+        return load_hub(root, "coco", split=split, size=size)
     folder = local_root("coco", root)
     annotations = find_file(folder, ["dataset_coco.json", "**/dataset_coco.json"], "annotations")
     wanted = {"train", "restval"} if split == "train" and restval else {split}
     finder = ImageFinder(folder, FOLDERS)
     rows = list(read_karpathy(annotations, "coco", split, wanted, finder))
     finder.check(str(annotations))
-    return caption_dataset(rows, folder, source=str(annotations))
+    return caption_dataset(rows, folder, source=str(annotations), size=size)
 
 
 def read_karpathy(

@@ -26,16 +26,23 @@ ANNOTATIONS = (
 )  # fmt: skip
 
 
-def load(root: str | Path, task: str = "caption", *, split: str = "train") -> Dataset:
+def load(
+    task: str = "caption",
+    *,
+    root: str | Path | None = None,
+    split: str = "train",
+    size: int | None = None,
+) -> Dataset:
     """Loads Flickr30k from any of its annotation files.
 
     ``dataset_flickr30k.json`` (Karpathy) and ``flickr_annotations_30k.csv`` hold the splits; ``results.csv`` and
     ``results_20130124.token`` do not: all their rows are the split "all".
 
     Args:
-        root: The folder, or a hub id.
         task: "caption".
+        root: The folder, or a hub id.
         split: "train", "val", "test", or "all" where the file has no splits.
+        size: Number of rows, the first ones; None takes all.
 
     Returns:
         Rows ``id``, ``index``, ``file``, ``captions``; ``image`` when read.
@@ -44,8 +51,8 @@ def load(root: str | Path, task: str = "caption", *, split: str = "train") -> Da
         ConfigError, DataError: For an unknown split, missing files, unsafe paths.
     """
     check_task("flickr30k", task)
-    if is_hub_id(root):
-        return load_hub(root, "flickr30k", split=split)
+    if root is not None and is_hub_id(root):
+        return load_hub(root, "flickr30k", split=split, size=size)
     folder = local_root("flickr30k", root)
     annotations = find_file(folder, ANNOTATIONS, "annotations")
     finder = ImageFinder(folder, FOLDERS)
@@ -54,7 +61,7 @@ def load(root: str | Path, task: str = "caption", *, split: str = "train") -> Da
     else:
         rows = list(_read_table(annotations, split, finder))
     finder.check(str(annotations))
-    return caption_dataset(rows, folder, source=str(annotations))
+    return caption_dataset(rows, folder, source=str(annotations), size=size)
 
 
 def _read_table(annotations: Path, split: str, finder: ImageFinder) -> Iterator[dict[str, Any]]:

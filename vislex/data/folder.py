@@ -20,7 +20,13 @@ FILE_FIELDS = ("file_name", "file", "image")
 CAPTION_FIELDS = ("captions", "caption", "text")
 
 
-def load(root: str | Path, task: str = "caption", *, split: str = "train") -> Dataset:
+def load(
+    task: str = "caption",
+    *,
+    root: str | Path | None = None,
+    split: str = "train",
+    size: int | None = None,
+) -> Dataset:
     """Loads ``{split}.jsonl``, ``{split}/metadata.jsonl``, ``captions.jsonl`` or ``metadata.jsonl`` of a folder.
 
     A line is ``{"file_name": "a.png", "captions": ["...", ...]}``; ``caption`` or ``text`` may hold one string, and
@@ -28,9 +34,10 @@ def load(root: str | Path, task: str = "caption", *, split: str = "train") -> Da
     layout work too.
 
     Args:
-        root: The folder, or a hub id.
         task: "caption" or "images" (captions may then be missing).
+        root: The folder, or a hub id.
         split: Name of the split.
+        size: Number of rows, the first ones; None takes all.
 
     Returns:
         Rows ``id``, ``index``, ``file``, ``captions``; ``image`` when read.
@@ -39,11 +46,11 @@ def load(root: str | Path, task: str = "caption", *, split: str = "train") -> Da
         ConfigError, DataError: For missing files, damaged lines, unsafe paths.
     """
     check_task("folder", task, ("caption", "images"))
-    if is_hub_id(root):
-        return load_hub(root, "folder", split=split)
+    if root is not None and is_hub_id(root):
+        return load_hub(root, "folder", split=split, size=size)
     folder = local_root("folder", root)
     if not any(folder.rglob("*.jsonl")) and any(folder.rglob("*.parquet")):
-        return load_hub(folder, str(folder), split=split)
+        return load_hub(folder, str(folder), split=split, size=size)
     names = [f"{split}.jsonl", f"{split}/metadata.jsonl", f"{split}/captions.jsonl", "captions.jsonl", "metadata.jsonl"]
     listing = find_file(folder, names, "list of images")
     base = listing.parent
@@ -59,4 +66,4 @@ def load(root: str | Path, task: str = "caption", *, split: str = "train") -> Da
                 f"{', '.join(CAPTION_FIELDS)}; it has {', '.join(row)}"
             )
         rows.append({"id": str(row.get("id", file)), "file": file, "captions": captions})
-    return caption_dataset(rows, base, source=str(listing))
+    return caption_dataset(rows, base, source=str(listing), size=size)

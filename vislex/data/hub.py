@@ -22,7 +22,15 @@ ID_COLUMNS = ("id", "image_id", "img_id", "imgid", "cocoid", "filename", "file_n
 SPLIT_ALIASES = {"val": ("val", "validation", "dev"), "train": ("train",), "test": ("test",)}
 
 
-def load_hub(place: str | Path, name: str, *, split: str, keep: tuple[str, ...] = (), **options: Any) -> Dataset:
+def load_hub(
+    place: str | Path,
+    name: str,
+    *,
+    split: str,
+    size: int | None = None,
+    keep: tuple[str, ...] = (),
+    **options: Any,
+) -> Dataset:
     """Loads a caption data set that ``datasets.load_dataset`` can open.
 
     Args:
@@ -30,6 +38,7 @@ def load_hub(place: str | Path, name: str, *, split: str, keep: tuple[str, ...] 
         name: What errors call it.
         split: "train", "val" or "test"; a hub's "validation" answers for "val". A hub set that has one split with a
             column ``split`` (as Karpathy's have) is filtered by it.
+        size: Number of rows, the first ones; None takes all.
         keep: Further columns to keep as strings where they are there ("domain").
         **options: Handed on: ``revision``, ``cache_dir``. Code from the hub is never run.
 
@@ -49,6 +58,8 @@ def load_hub(place: str | Path, name: str, *, split: str, keep: tuple[str, ...] 
         reason = " ".join(str(error).split())
         raise DataError(f"data set '{name}' cannot be loaded from '{where}': {reason}") from error
     table = _pick_split(found, name, split)
+    if size is not None:
+        table = table.select(range(min(size, len(table))))
     image = next((column for column, feature in table.features.items() if isinstance(feature, datasets.Image)), None)
     captions = next((column for column in CAPTION_COLUMNS if column in table.features), None)
     if image is None or captions is None:

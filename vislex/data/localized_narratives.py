@@ -23,15 +23,22 @@ FOLDERS = (
 )  # fmt: skip
 
 
-def load(root: str | Path, task: str = "caption", *, split: str = "train") -> Dataset:
+def load(
+    task: str = "caption",
+    *,
+    root: str | Path | None = None,
+    split: str = "train",
+    size: int | None = None,
+) -> Dataset:
     """Loads Localized Narratives from ``*{split}*localized_narratives*.jsonl``, all shards, and the images.
 
     The narratives of one image are its captions; mouse traces and recordings are left out.
 
     Args:
-        root: The folder, or a hub id.
         task: "caption".
+        root: The folder, or a hub id.
         split: "train", "val" or "test".
+        size: Number of rows, the first ones; None takes all.
 
     Returns:
         Rows ``id``, ``index``, ``file``, ``captions``, ``dataset_id``; ``image`` when read.
@@ -40,8 +47,8 @@ def load(root: str | Path, task: str = "caption", *, split: str = "train") -> Da
         ConfigError, DataError: For an unknown split, missing files, damaged lines, unsafe paths.
     """
     check_task("localized_narratives", task)
-    if is_hub_id(root):
-        return load_hub(root, "localized_narratives", split=split, keep=("dataset_id",))
+    if root is not None and is_hub_id(root):
+        return load_hub(root, "localized_narratives", split=split, size=size, keep=("dataset_id",))
     folder = local_root("localized_narratives", root)
     if split not in SPLITS:
         raise unknown_split("localized_narratives", split, SPLITS)
@@ -62,7 +69,7 @@ def load(root: str | Path, task: str = "caption", *, split: str = "train") -> Da
     if len({identity for _, identity in rows}) < len(rows):  # several sources in one folder
         for dataset_id, identity in rows:
             rows[dataset_id, identity]["id"] = f"{dataset_id}/{identity}"
-    return caption_dataset(rows.values(), folder, source=str(folder))
+    return caption_dataset(rows.values(), folder, source=str(folder), size=size)
 
 
 def _file_name(dataset_id: str, image_id: str) -> str:

@@ -34,12 +34,15 @@ def find_file(root: Path, names: Sequence[str], what: str) -> Path:
     raise DataError(f"'{root}' has no {what}; looked for {', '.join(names)}")
 
 
-def local_root(name: str, root: str | Path) -> Path:
+def local_root(name: str, root: str | Path | None) -> Path:
     """Checks that the place of a data set is a folder.
 
     Raises:
+        ConfigError: If no place is given.
         DataError: If it is not there or is a file.
     """
+    if root is None:
+        raise ConfigError(f"data set '{name}' needs its place: a local folder or a hub id, e.g. '{name}:/data/{name}'")
     path = Path(root)
     if not path.is_dir():
         state = "is a file" if path.exists() else "is not there"

@@ -24,13 +24,21 @@ FILES = {
 FOLDERS = ("", "images", "val", "validation", "test", "images/val", "images/validation", "images/test")
 
 
-def load(root: str | Path, task: str = "caption", *, split: str = "val", domain: str | None = None) -> Dataset:
+def load(
+    task: str = "caption",
+    *,
+    root: str | Path | None = None,
+    split: str = "val",
+    size: int | None = None,
+    domain: str | None = None,
+) -> Dataset:
     """Loads NoCaps from ``nocaps_val_4500_captions.json`` and its images.
 
     Args:
-        root: The folder, or a hub id.
         task: "caption".
+        root: The folder, or a hub id.
         split: "val", or "test" (whose captions are not published: empty lists).
+        size: Number of rows, the first ones; None takes all.
         domain: Only images of this domain: "in-domain", "near-domain" or "out-domain".
 
     Returns:
@@ -42,11 +50,11 @@ def load(root: str | Path, task: str = "caption", *, split: str = "val", domain:
     check_task("nocaps", task)
     if domain is not None and domain not in DOMAINS:
         raise DataError(f"unknown NoCaps domain '{domain}'; it is {', '.join(DOMAINS)}")
-    if is_hub_id(root):
-        table = load_hub(root, "nocaps", split=split, keep=("domain",))
+    if root is not None and is_hub_id(root):
         if domain is None:
-            return table
-        return table.select([i for i, value in enumerate(table["domain"]) if _full_name(value) == domain])
+            return load_hub(root, "nocaps", split=split, size=size, keep=("domain",))
+        table = load_hub(root, "nocaps", split=split, keep=("domain",))
+        return table.select([i for i, value in enumerate(table["domain"]) if _full_name(value) == domain][:size])
     folder = local_root("nocaps", root)
     if split not in FILES:
         raise unknown_split("nocaps", split, FILES)
@@ -68,7 +76,7 @@ def load(root: str | Path, task: str = "caption", *, split: str = "val", domain:
     except (KeyError, TypeError, AttributeError) as error:
         raise DataError(f"{annotations}: not of NoCaps' form (COCO's images and annotations): {error}") from error
     finder.check(str(annotations))
-    return caption_dataset(rows, folder, source=str(annotations))
+    return caption_dataset(rows, folder, source=str(annotations), size=size)
 
 
 def _full_name(domain: str) -> str:

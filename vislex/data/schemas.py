@@ -6,6 +6,7 @@ source adds); a picklable transform opens ``image`` from ``file`` when a row is 
 
 from __future__ import annotations
 
+import itertools
 import logging
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -77,7 +78,9 @@ class OpenImages:
         return load_image(path)
 
 
-def caption_dataset(rows: Iterable[Mapping[str, Any]], root: str | Path, *, source: str) -> Dataset:
+def caption_dataset(
+    rows: Iterable[Mapping[str, Any]], root: str | Path, *, source: str, size: int | None = None
+) -> Dataset:
     """Makes a caption data set from rows of a file.
 
     Args:
@@ -85,6 +88,7 @@ def caption_dataset(rows: Iterable[Mapping[str, Any]], root: str | Path, *, sour
             plain columns, the same in every row.
         root: Folder of the images.
         source: What an error names.
+        size: Number of rows, the first ones; None takes all.
 
     Returns:
         Rows with ``index`` added, images opened when read.
@@ -96,7 +100,7 @@ def caption_dataset(rows: Iterable[Mapping[str, Any]], root: str | Path, *, sour
 
     listed: list[dict[str, Any]] = []
     seen: set[str] = set()
-    for index, row in enumerate(rows):
+    for index, row in enumerate(itertools.islice(rows, size)):
         identity = str(row["id"])
         where = f"{source}, image {identity!r}"
         if identity in seen:

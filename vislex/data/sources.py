@@ -1,4 +1,4 @@
-"""``load_dataset``: every data set by one call, from a local folder, a hub id or the built-in suite."""
+"""``load_suite``: every data set by one call, drawn in memory, from a local folder or from a hub id."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from vislex.registry import registry
 if TYPE_CHECKING:
     from datasets import Dataset
 
-__all__ = ["load_dataset"]
+__all__ = ["load_suite"]
 
 
-def load_dataset(
+def load_suite(
     name: str,
     task: str = "caption",
     *,
@@ -31,15 +31,16 @@ def load_dataset(
     Args:
         name: A name of ``vislex list suites`` ("openmoji", "coco", "flickr30k", ...), the same with its place behind
             a colon ("coco:/data/coco"), or a folder with ``captions.jsonl``.
-        task: "caption"; suites know more.
+        task: "caption"; the OpenMoji suite also has "vqa", "segmentation" and "images".
         split: Split name: "train", "val", "test", ...
-        root: Where the data lies: a local folder, or a hub id "ORG/NAME".
+        root: Where stored data lies: a local folder, or a hub id "ORG/NAME".
         bad_images: "raise" when an unreadable image is met, or "skip": open all once now and leave such rows out.
         max_bad_fraction: With "skip", the largest share of rows that may be left out.
-        **options: Further options of the source.
+        **options: Options of the source: ``size`` everywhere; the OpenMoji suite has ``seed``, ``image_size``,
+            ``vocabulary``, ``style`` and ``augment``.
 
     Returns:
-        Plain rows whose images are opened when a row is read.
+        Plain rows whose images are drawn or opened when a row is read.
 
     Raises:
         UnknownNameError, ConfigError, DataError: With what was given, what is allowed, what to do.
@@ -55,14 +56,8 @@ def load_dataset(
             name, root = prefix, place
         elif Path(name).is_dir():
             name, root = "folder", name
-    if name == "openmoji":
-        from vislex.data import load_suite
-
-        return load_suite(name, task, split=split, **options)
-    entry = suites.get(name)
-    if root is None:
-        raise ConfigError(f"data set '{name}' needs its place: a local folder or a hub id, e.g. '{name}:/data/{name}'")
-    dataset = entry.load()(root, task, split=split, **dict(entry.options), **options)
+    place_option = {} if root is None else {"root": root}
+    dataset = suites.get(name).load()(task, split=split, **place_option, **options)
     if bad_images == "skip":
         dataset, _ = drop_bad_images(dataset, max_bad_fraction=max_bad_fraction)
     return dataset

@@ -20,13 +20,20 @@ SPLITS = ("train", "val", "test")
 FOLDERS = ("", "images", "train_images", "test_images", "images/train", "images/test", "train", "test")
 
 
-def load(root: str | Path, task: str = "caption", *, split: str = "train") -> Dataset:
+def load(
+    task: str = "caption",
+    *,
+    root: str | Path | None = None,
+    split: str = "train",
+    size: int | None = None,
+) -> Dataset:
     """Loads TextCaps from ``TextCaps_0.1_{split}.json`` and TextVQA's image folders.
 
     Args:
-        root: The folder, or a hub id.
         task: "caption".
+        root: The folder, or a hub id.
         split: "train", "val" or "test" (whose captions are not published: empty lists).
+        size: Number of rows, the first ones; None takes all.
 
     Returns:
         Rows ``id``, ``index``, ``file``, ``captions``; ``image`` when read.
@@ -35,8 +42,8 @@ def load(root: str | Path, task: str = "caption", *, split: str = "train") -> Da
         ConfigError, DataError: For an unknown split, missing files, unsafe paths.
     """
     check_task("textcaps", task)
-    if is_hub_id(root):
-        return load_hub(root, "textcaps", split=split)
+    if root is not None and is_hub_id(root):
+        return load_hub(root, "textcaps", split=split, size=size)
     if split not in SPLITS:
         raise unknown_split("textcaps", split, SPLITS)
     folder = local_root("textcaps", root)
@@ -59,4 +66,4 @@ def load(root: str | Path, task: str = "caption", *, split: str = "train") -> Da
     except (KeyError, TypeError, AttributeError) as error:
         raise DataError(f"{annotations}: not of TextCaps' form (data[].image_id, reference_strs): {error}") from error
     finder.check(str(annotations))
-    return caption_dataset(rows.values(), folder, source=str(annotations))
+    return caption_dataset(rows.values(), folder, source=str(annotations), size=size)

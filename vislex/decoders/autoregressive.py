@@ -11,13 +11,13 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from transformers import AutoConfig, GenerationConfig, PreTrainedConfig, PreTrainedModel
+from transformers import AutoConfig, GenerationConfig, PreTrainedModel
 from transformers.configuration_utils import SubConfigSpec
 
 from vislex.decoders.base import CaptionDecoder, CaptionDecoderConfig, CaptionDecoderOutput, as_vision_tokens
 from vislex.decoders.projection import VisionProjection
 from vislex.errors import ConfigError, SpecError, did_you_mean
-from vislex.specs import EncoderSpec, VisionTokens
+from vislex.specs import EncoderSpec, Grid, VisionTokens
 from vislex.text import special_tokens
 
 __all__ = ["AutoregressiveConfig", "AutoregressiveDecoder", "shared_fields", "shifted_loss"]
@@ -35,7 +35,7 @@ class AutoregressiveConfig(CaptionDecoderConfig):
     model_type = "vislex_autoregressive"
     sub_configs_defaults = {"text_config": SubConfigSpec(AutoConfig, model_type="bert")}  # noqa: RUF012
 
-    text_config: PreTrainedConfig | dict[str, Any] | None = None
+    text_config: Any = None
     vision_grid: list[int] | tuple[int, ...] | None = None
     label_smoothing: float = 0.0
 
@@ -81,7 +81,8 @@ class AutoregressiveDecoder(CaptionDecoder):
 
     def __init__(self, config: AutoregressiveConfig) -> None:
         super().__init__(config)
-        self.projection = VisionProjection(config.vision_dim, config.text_config.hidden_size, config.vision_grid)
+        grid = None if config.vision_grid is None else Grid(*config.vision_grid)
+        self.projection = VisionProjection(config.vision_dim, config.text_config.hidden_size, grid)
 
     def get_input_embeddings(self) -> torch.nn.Module:
         return self.text_decoder.get_input_embeddings()

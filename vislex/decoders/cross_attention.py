@@ -10,6 +10,7 @@ from torch import Tensor
 from transformers import BertConfig, BertLMHeadModel, DynamicCache, EncoderDecoderCache, GenerationConfig
 
 from vislex.decoders.autoregressive import AutoregressiveConfig, AutoregressiveDecoder, shared_fields
+from vislex.decoders.greedy import greedy_search, is_plain_greedy
 from vislex.decoders.language_model import load_language_model
 from vislex.errors import ConfigError
 from vislex.specs import EncoderSpec, VisionTokens
@@ -123,6 +124,8 @@ class CrossAttentionDecoder(AutoregressiveDecoder):
         ).logits
 
     def _generate(self, vision: VisionTokens, input_ids: Tensor, settings: GenerationConfig) -> Tensor:
+        if is_plain_greedy(settings):
+            return greedy_search(self.text_decoder, vision, input_ids, settings)
         # A bare DynamicCache, transformers' default here, has no room for the keys and values of the vision tokens.
         cache = {"past_key_values": EncoderDecoderCache(DynamicCache(), DynamicCache())}
         return self.text_decoder.generate(

@@ -5,11 +5,9 @@ from __future__ import annotations
 import copy
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from diffusers import AutoencoderKL, AutoencoderTiny
-from diffusers.models.modeling_utils import ModelMixin
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -18,9 +16,12 @@ from vislex.encoders.sources import check_location, check_same
 from vislex.errors import CheckpointError, SpecError, UnknownNameError, did_you_mean
 from vislex.specs import EncoderSpec, Grid, VisionTokens
 
+if TYPE_CHECKING:
+    from diffusers.models.modeling_utils import ModelMixin
+
 __all__ = ["VaeEncoder", "VaeEncoderConfig"]
 
-AUTOENCODERS: dict[str, type[ModelMixin]] = {"AutoencoderKL": AutoencoderKL, "AutoencoderTiny": AutoencoderTiny}
+AUTOENCODERS = ("AutoencoderKL", "AutoencoderTiny")
 
 
 class VaeEncoderConfig(VisionEncoderConfig):
@@ -131,7 +132,10 @@ def autoencoder_class(config: Mapping[str, Any]) -> type[ModelMixin]:
             f"'{name}' is no autoencoder that 'vae:' takes{did_you_mean(name, AUTOENCODERS)} "
             f"Known: {', '.join(AUTOENCODERS)}"
         )
-    return AUTOENCODERS[name]
+    import diffusers  # seconds to import: only who uses an autoencoder pays
+
+    found: type[ModelMixin] = getattr(diffusers, name)
+    return found
 
 
 def _spec(config: Mapping[str, Any], size: tuple[int, int], unshuffle: int) -> EncoderSpec:
@@ -153,6 +157,8 @@ def _spec(config: Mapping[str, Any], size: tuple[int, int], unshuffle: int) -> E
 
 
 def _read_config(location: str, subfolder: str | None) -> dict[str, Any]:
+    from diffusers import AutoencoderKL
+
     try:
         found = AutoencoderKL.load_config(location, subfolder=subfolder)
     except (OSError, ValueError) as error:

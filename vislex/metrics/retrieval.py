@@ -20,7 +20,8 @@ def recall_at_k(scores: np.ndarray, positives: np.ndarray, k: int) -> float:
     k = min(k, scores.shape[1])
     best = np.argpartition(-scores, k - 1, axis=1)[:, :k]
     hits = np.take_along_axis(positives, best, axis=1).any(axis=1)
-    return float(hits[positives.any(axis=1)].mean())
+    asked = np.flatnonzero(positives.any(axis=1))
+    return float(np.mean(np.asarray(hits)[asked]))
 
 
 def retrieval_recall(

@@ -87,9 +87,7 @@ def prepare_parts(model: nn.Module, parts: Mapping[str, PartSettings], *, lr: fl
     parameters = dict(model.named_parameters())
     for name, parameter in parameters.items():
         parameter.requires_grad_(owner[name] == REST or parts[owner[name]].mode == "full")
-    for part, settings in parts.items():
-        if settings.mode == "lora":
-            _add_lora(model, part, settings, parts)
+    _add_lora(model, parts)
     plan = _group(model, parts, lr=lr, weight_decay=weight_decay)
     if not plan.groups:
         raise ConfigError(f"every part is frozen ({', '.join(parts)}); give one of them mode: full or lora")
@@ -121,6 +119,8 @@ def merge_lora(model: nn.Module) -> int:
         module.merge(adapter_names=list(module.lora_A))  # type: ignore[operator,arg-type]
         parent, _, child = name.rpartition(".")
         setattr(model.get_submodule(parent), child, module.get_base_layer())
+    if adapted and hasattr(model, "peft_config"):
+        del model.peft_config
     return len(adapted)
 
 
@@ -129,28 +129,39 @@ def _owner(name: str, parts: Mapping[str, PartSettings]) -> str:
     return max(leading, key=len, default=REST)
 
 
-def _add_lora(model: nn.Module, part: str, settings: PartSettings, parts: Mapping[str, PartSettings]) -> None:
+def _add_lora(model: nn.Module, parts: Mapping[str, PartSettings]) -> None:
+    """Injects all adapters at once: a second injection would switch off the first one's."""
+    ranks: dict[str, int] = {}
+    alphas: dict[str, float] = {}
+    for part, settings in parts.items():
+        if settings.mode == "lora":
+            for name in _lora_layers(model, part, settings, parts):
+                ranks[re.escape(name)] = settings.lora_rank
+                alphas[re.escape(name)] = settings.lora_alpha or 2.0 * settings.lora_rank
+    if not ranks:
+        return
+    trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    # peft matches a string against the whole name of a module
+    config = LoraConfig(target_modules="|".join(ranks), rank_pattern=ranks, alpha_pattern=alphas)
+    inject_adapter_in_model(config, model)
+    for parameter in trainable:  # peft freezes all that is not an adapter
+        parameter.requires_grad_(True)
+
+
+def _lora_layers(model: nn.Module, part: str, settings: PartSettings, parts: Mapping[str, PartSettings]) -> list[str]:
     linear = [name for name, module in model.named_modules() if isinstance(module, nn.Linear)]
+    targets = settings.lora_targets
     wanted = [
         name
         for name in linear
-        if _owner(name + ".weight", parts) == part
-        and (not settings.lora_targets or name.rpartition(".")[2] in settings.lora_targets)
+        if _owner(name + ".weight", parts) == part and (not targets or name.rpartition(".")[2] in targets)
     ]
     if not wanted:
         raise ConfigError(
-            f"LoRA finds no linear layer in '{part}' for lora_targets {settings.lora_targets or 'all'}; "
+            f"LoRA finds no linear layer in '{part}' for lora_targets {targets or 'all'}; "
             f"there are {', '.join(sorted({name.rpartition('.')[2] for name in linear})) or 'none'}"
         )
-    trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    config = LoraConfig(
-        r=settings.lora_rank,
-        lora_alpha=settings.lora_alpha or 2 * settings.lora_rank,
-        target_modules="|".join(re.escape(name) for name in wanted),  # peft matches the whole name
-    )
-    inject_adapter_in_model(config, model, adapter_name=re.sub(r"\W", "_", part) or "model")
-    for parameter in trainable:  # peft freezes all that is not an adapter
-        parameter.requires_grad_(True)
+    return wanted
 
 
 def _group(model: nn.Module, parts: Mapping[str, PartSettings], *, lr: float, weight_decay: float) -> PartsPlan:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Literal
 
@@ -11,7 +12,7 @@ from transformers import TrainingArguments
 from vislex.config import Config
 from vislex.hardware import has_fast_bfloat16, resolve_device
 
-__all__ = ["TrainingSettings", "training_arguments", "uses_bf16"]
+__all__ = ["TrainingSettings", "total_draws", "training_arguments", "uses_bf16"]
 
 
 class TrainingSettings(Config):
@@ -51,6 +52,12 @@ class TrainingSettings(Config):
     precision: Literal["auto", "bf16", "fp32"] = "auto"
     device: str = "auto"
     progress: bool = True
+
+
+def total_draws(settings: TrainingSettings) -> int:
+    """Samples that a training sees over all processes (``WORLD_SIZE``, which torchrun and accelerate set)."""
+    processes = int(os.environ.get("WORLD_SIZE", "1"))
+    return settings.steps * settings.batch_size * settings.gradient_accumulation * processes
 
 
 def uses_bf16(settings: TrainingSettings) -> bool:

@@ -73,9 +73,12 @@ class PartTrainer(Trainer):
         args = training_arguments(settings, self.folder)
         if validate is None:
             args.eval_strategy = type(args.eval_strategy)("no")
+        knew_use_cache = "use_cache" in vars(model.config)
         super().__init__(
             model=model, args=args, train_dataset=draws, eval_dataset=draws, data_collator=identity_collate
         )
+        if not knew_use_cache:  # Trainer sets it on every config; a checkpoint must not carry unknown keys
+            vars(model.config).pop("use_cache", None)
         self.model_accepts_loss_kwargs = False  # the decoders take the mean over a batch themselves
         self.ema = EMACallback(model, settings.ema_decay) if settings.ema_decay else None
         self.remove_callback(PrinterCallback)
@@ -115,7 +118,7 @@ class PartTrainer(Trainer):
         return {**figures, **{key: value for key, value in self._figures.items() if key.startswith("eval_")}}
 
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
-        if self.optimizer is None:
+        if self.optimizer is None:  # type: ignore[has-type]
             cls, options = self.get_optimizer_cls_and_kwargs(self.args, self.model)
             options.pop("lr", None)
             self.optimizer = cls(self.plan.groups, lr=self.settings.lr, **options)
@@ -180,12 +183,12 @@ def bf16_call(model: nn.Module, /, **inputs: Any) -> Any:
     """Calls a model with bf16 copies of its parameters and inputs; gradients arrive at its fp32 parameters.
 
     Against autocast, the residual stream, norms and activations are bf16 too: half the memory traffic, which is what
-    small models spend their time on. Scalars (temperature, bias) stay in fp32.
+    small models spend their time on. Lone scalars (``logit_scale``) stay in fp32.
     """
     copies = {
         name: parameter.to(torch.bfloat16)
         for name, parameter in model.named_parameters()
-        if parameter.dtype == torch.float32 and parameter.numel() > 1
+        if parameter.dtype == torch.float32 and (parameter.numel() > 1 or name.rpartition(".")[2] in ("weight", "bias"))
     }
     cast = {key: _to_bf16(value) for key, value in inputs.items()}
     return torch.func.functional_call(model, copies, (), cast)

@@ -1,0 +1,93 @@
+"""``vislex caption`` as a user calls it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from vislex.captioner import Captioner
+from vislex.cli.main import main
+from vislex.encoders.factory import create_encoder
+from vislex.text import load_tokenizer, prune_tokenizer
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> str:
+    tokenizer = prune_tokenizer(load_tokenizer(), ["a cat and two dogs"])[0]
+    options = {"hidden_size": 16, "num_layers": 1, "num_heads": 2, "max_length": 8}
+    encoder = create_encoder("siglip-tiny", tiny=True)
+    folder = tmp_path_factory.mktemp("models") / "tiny"
+    Captioner.from_parts(encoder=encoder, decoder="cross_attention", tokenizer=tokenizer, **options).save_pretrained(
+        folder
+    )
+    return str(folder)
+
+
+@pytest.fixture
+def images(tmp_path: Path) -> Path:
+    folder = tmp_path / "images"
+    folder.mkdir()
+    random = np.random.default_rng(0)
+    for name in ("1", "2", "3"):
+        Image.fromarray(random.integers(0, 255, (20, 20, 3), dtype=np.uint8)).save(folder / f"{name}.png")
+    return folder
+
+
+def test_files_folders_and_globs(model: str, images: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for given, count in (([str(images / "1.png")], 1), ([str(images)], 3), ([str(images / "[12].png")], 2)):
+        assert main(["caption", *given, "--model", model, "--json", "--batch-size", "2"]) == 0
+        rows = json.loads(capsys.readouterr().out)
+        assert [set(row) for row in rows] == [{"id", "caption", "evaluations", "seconds"}] * count
+    assert main(["caption", str(images), "-m", model, "--num-beams", "2", "--max-new-tokens", "3"]) == 0
+    assert len(capsys.readouterr().out.splitlines()) == 3
+
+
+def test_a_bad_image_does_not_lose_the_rest(model: str, images: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (images / "2.png").write_text("<html>404</html>")
+    out = images / "captions.jsonl"
+    assert main(["caption", str(images), "--model", model, "--out", str(out)]) == 0
+    assert [Path(json.loads(line)["id"]).stem for line in out.read_text().splitlines()] == ["1", "3"]
+    said = capsys.readouterr()
+    assert "2 captions written" in said.out
+    assert "2.png" in said.err
+    assert "1 of 3 images could not be read" in said.err
+
+
+def test_it_resumes_where_it_stopped(model: str, images: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = images / "captions.jsonl"
+    arguments = ["caption", str(images), "--model", model, "--out", str(out)]
+    assert main([*arguments[:1], str(images / "1.png"), *arguments[2:]]) == 0
+    first = out.read_text()
+    out.write_text(first + '{"id": "torn')  # killed while writing
+    assert main(arguments) == 0
+    assert out.read_text().startswith(first)
+    assert len(out.read_text().splitlines()) == 3
+    capsys.readouterr()
+    assert main(arguments) == 0
+    said = capsys.readouterr()
+    assert "0 captions written" in said.out
+    assert "3 of 3 images are already in" in said.err
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (["nowhere.png"], "no such image file"),
+        (["{images}", "--model", "captioner-nowhere"], "no shipped model 'captioner-nowhere'"),
+        (["{images}/bad.png", "--model", "{model}"], "1 of 1 images could not be read"),
+        (["{images}", "--model", "{model}", "--max-new-tokens", "99"], "ask for at most 7"),
+    ],
+)
+def test_mistakes_are_one_line(
+    model: str, images: Path, capsys: pytest.CaptureFixture[str], given: list[str], message: str
+) -> None:
+    (images / "bad.png").write_bytes((images / "1.png").read_bytes()[:90])
+    arguments = [word.format(images=images, model=model) for word in given]
+    assert main(["caption", *arguments]) == 2
+    said = capsys.readouterr().err
+    assert message in said
+    assert "Traceback" not in said

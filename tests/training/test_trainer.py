@@ -1,0 +1,112 @@
+"""The trainer: resuming changes nothing, the average is what is validated and saved, figures are written."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import nn
+
+from vislex.training.callbacks import read_log
+from vislex.training.checkpoints import is_whole, newest_whole_checkpoint
+from vislex.training.settings import TrainingSettings, uses_bf16
+from vislex.training.trainer import PartTrainer, bf16_call
+
+Make = Callable[..., PartTrainer]
+
+
+def weights(trainer: PartTrainer) -> dict[str, torch.Tensor]:
+    return {name: value.clone() for name, value in trainer.model.state_dict().items()}
+
+
+def interrupt_at(trainer: PartTrainer, step: int) -> None:
+    """Leaves ``trainer``'s folder as a run that was stopped after ``step``."""
+    trainer.fit()
+    for checkpoint in (trainer.folder / "checkpoints").glob("checkpoint-*"):
+        if int(checkpoint.name.rpartition("-")[2]) > step:
+            shutil.rmtree(checkpoint)
+
+
+@pytest.mark.parametrize("ema_decay", [0.0, 0.9])
+def test_a_resumed_training_ends_bit_for_bit_where_an_uninterrupted_one_does(
+    make_trainer: Make, ema_decay: float
+) -> None:
+    whole = make_trainer("whole", ema_decay=ema_decay)
+    whole.fit()
+    interrupt_at(make_trainer("cut", ema_decay=ema_decay), 3)
+    resumed = make_trainer("cut", ema_decay=ema_decay)
+    resumed.fit()
+    assert resumed.meter.total_samples == 3 * 4  # it did not start anew
+    for name, value in weights(whole).items():
+        assert torch.equal(value, resumed.model.state_dict()[name]), name
+    losses = [[e["loss"] for e in read_log(t.folder / "training.jsonl") if "loss" in e] for t in (whole, resumed)]
+    assert len(losses[0]) == 6
+    assert losses[0] == losses[1]
+
+
+def test_a_torn_checkpoint_is_passed_over(make_trainer: Make) -> None:
+    trainer = make_trainer()
+    trainer.fit()
+    folder = trainer.folder / "checkpoints"
+    assert newest_whole_checkpoint(folder) == folder / "checkpoint-6"
+    file = folder / "checkpoint-6" / "model.safetensors"
+    data = bytearray(file.read_bytes())
+    data[-1] ^= 1
+    file.write_bytes(data)
+    assert not is_whole(folder / "checkpoint-6")
+    assert newest_whole_checkpoint(folder) == folder / "checkpoint-3"
+    (folder / "checkpoint-3" / "manifest.json").write_text("{")
+    assert newest_whole_checkpoint(folder) is None
+
+
+def test_the_average_is_validated_and_left_in_the_model(make_trainer: Make) -> None:
+    seen: list[torch.Tensor] = []
+
+    def validate(model: nn.Module) -> dict[str, float]:
+        assert not model.training
+        seen.append(model.transformer.wpe.weight.clone())
+        return {"figure": 0.5}
+
+    trainer = make_trainer(validate=validate, ema_decay=0.9)
+    raw = make_trainer("raw")
+    figures = trainer.fit()
+    raw.fit()
+    assert figures["eval_figure"] == 0.5
+    assert figures["samples_per_second"] > 0
+    assert trainer.ema is not None
+    final = trainer.model.transformer.wpe.weight
+    assert torch.equal(final, trainer.ema.average["transformer.wpe.weight"])
+    assert torch.equal(seen[-1], final)
+    assert not torch.equal(final, raw.model.transformer.wpe.weight)
+    assert len(seen) == 2
+
+
+def test_the_log_holds_loss_rate_cost_and_validation(make_trainer: Make) -> None:
+    trainer = make_trainer(validate=lambda model: {"loss": 1.0})
+    trainer.fit()
+    entries = read_log(trainer.folder / "training.jsonl")
+    trained = [entry for entry in entries if "loss" in entry]
+    assert [entry["step"] for entry in trained] == [1, 2, 3, 4, 5, 6]
+    assert {"learning_rate", "samples_per_second", "data_wait", "peak_memory_mb"} <= set(trained[0])
+    assert [entry["step"] for entry in entries if "eval_loss" in entry] == [3, 6]
+    assert trained[-1]["loss"] < trained[0]["loss"]
+
+
+def test_bf16_computes_in_bf16_and_gives_fp32_gradients_close_to_fp32() -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(32, 64), nn.GELU(), nn.Linear(64, 1))
+    x = torch.randn(16, 32)
+    exact = torch.autograd.grad(model(x).square().mean(), list(model.parameters()))
+    output = bf16_call(model, input=x)
+    assert output.dtype == torch.bfloat16
+    close = torch.autograd.grad(output.float().square().mean(), list(model.parameters()))
+    for a, b in zip(exact, close, strict=True):
+        assert b.dtype == torch.float32
+        assert torch.nn.functional.cosine_similarity(a.flatten(), b.flatten(), dim=0) > 0.99
+
+
+def test_precision_can_be_chosen() -> None:
+    assert uses_bf16(TrainingSettings(precision="bf16", device="cpu"))
+    assert not uses_bf16(TrainingSettings(precision="fp32", device="cpu"))

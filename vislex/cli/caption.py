@@ -1,0 +1,126 @@
+"""``vislex caption``: captions files, folders and globs; writes as it goes, resumes, and passes over bad images."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from vislex.cli.console import error_console, print_json, say
+from vislex.cli.options import BatchSize, Device, DType, Json, Seed
+from vislex.errors import ImageError
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+    from vislex.captioner import Captioner
+
+__all__ = ["DEFAULT_MODEL", "command"]
+
+DEFAULT_MODEL = "captioner-cross-attention"
+
+
+def command(
+    images: Annotated[list[str], typer.Argument(metavar="IMAGE...", help="Files, folders and quoted patterns.")],
+    model: Annotated[
+        str, typer.Option("--model", "-m", help="A captioner's folder, or the name of a shipped one.")
+    ] = DEFAULT_MODEL,
+    out: Annotated[
+        Path | None, typer.Option("--out", help="JSONL file to write; a second call skips the images it holds.")
+    ] = None,
+    num_beams: Annotated[int, typer.Option("--num-beams", min=1, help="Beams; 1 is greedy.")] = 1,
+    max_new_tokens: Annotated[
+        int | None, typer.Option("--max-new-tokens", min=1, help="Most word pieces a caption; default: the model's.")
+    ] = None,
+    batch_size: BatchSize = 16,
+    device: Device = "auto",
+    dtype: DType = "float32",
+    seed: Seed = 0,
+    json: Json = False,
+) -> None:
+    """Caption images. A bad image is reported and passed over; if all are bad, the exit code is 2."""
+    from vislex.data.images import expand_images
+    from vislex.data.jsonl import JsonlWriter
+
+    paths = expand_images(images)
+    with ExitStack() as stack:
+        writer = stack.enter_context(JsonlWriter(out)) if out is not None else None
+        waiting = [path for path in paths if writer is None or str(path) not in writer]
+        if writer is not None and len(waiting) < len(paths):
+            error_console.print(
+                f"{len(paths) - len(waiting)} of {len(paths)} images are already in {out}", markup=False
+            )
+        rows: list[dict[str, Any]] = []
+        failed: list[ImageError] = []
+        if waiting:
+            captioner = _load(model, device, dtype, seed)
+            options = {"num_beams": num_beams, "max_new_tokens": max_new_tokens}
+            given = {name: value for name, value in options.items() if value is not None}
+            for row in _caption(captioner, waiting, batch_size, given, failed):
+                rows.append(row)
+                if writer is not None:
+                    writer.write(row)
+                elif not json:
+                    say(f"{row['id']}\t{row['caption']}")
+    if json:
+        print_json(rows)
+    elif out is not None:
+        say(f"{len(rows)} captions written to {out}")
+    if failed:
+        summary = f"{len(failed)} of {len(waiting)} images could not be read"
+        if len(failed) == len(waiting):
+            raise ImageError(f"{summary}; the first: {failed[0]}")
+        error_console.print(f"{summary}; the others are captioned", markup=False)
+
+
+def _load(model: str, device: str, dtype: str, seed: int) -> Captioner:
+    """Opens a folder, else a shipped captioner."""
+    import torch
+
+    from vislex.captioner import Captioner
+    from vislex.hardware import resolve_device, resolve_dtype
+    from vislex.hub import shipped
+
+    target = resolve_device(device)
+    number_format = resolve_dtype(dtype, target)
+    folder = Path(model) if Path(model).is_dir() else shipped(model)
+    torch.manual_seed(seed)
+    captioner: Captioner = Captioner.from_pretrained(folder, dtype=number_format)
+    return captioner.to(target).eval()
+
+
+def _caption(
+    captioner: Captioner, paths: Sequence[Path], batch_size: int, options: dict[str, Any], failed: list[ImageError]
+) -> Iterator[dict[str, Any]]:
+    """Rows of the images that can be read, a batch at a time; the errors of the others go to ``failed``."""
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn("captioning"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=error_console, disable=not error_console.is_terminal, transient=True) as progress:
+        task = progress.add_task("captioning", total=len(paths))
+        for start in range(0, len(paths), batch_size):
+            batch = list(_read(paths[start : start + batch_size], failed))
+            if batch:
+                captions = captioner.caption([image for _, image in batch], batch_size=batch_size, **options)
+                for (path, _), caption in zip(batch, captions, strict=True):
+                    yield {
+                        "id": str(path),
+                        "caption": caption.text,
+                        "evaluations": caption.evaluations,
+                        "seconds": round(caption.seconds, 6),
+                    }
+            progress.update(task, completed=min(start + batch_size, len(paths)))
+
+
+def _read(paths: Sequence[Path], failed: list[ImageError]) -> Iterator[tuple[Path, Image]]:
+    from vislex.data.images import load_image
+
+    for path in paths:
+        try:
+            yield path, load_image(path)
+        except ImageError as error:
+            failed.append(error)
+            error_console.print(f"skipped: {error}", markup=False)

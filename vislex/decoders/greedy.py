@@ -1,0 +1,137 @@
+"""Greedy search through transformers' BERT decoder, without what ``generate`` does again at every step.
+
+``generate`` builds masks, grows caches by concatenation and runs lists of logits processors for each token. Greedy
+search needs none of it: the vision tokens' keys and values are computed once, the words' go into a buffer of the final
+size, and every caption of a batch is as long as the others until it ends. The layers' own modules do the work, so that
+there is one definition of the network.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from transformers import BertLMHeadModel, GenerationConfig
+
+from vislex.specs import VisionTokens
+
+__all__ = ["GREEDY_SETTINGS", "greedy_search", "is_plain_greedy"]
+
+# What a GenerationConfig may set for greedy search to be all there is to it.
+GREEDY_SETTINGS = frozenset(
+    {
+        "bos_token_id",
+        "eos_token_id",
+        "pad_token_id",
+        "do_sample",
+        "max_new_tokens",
+        "min_new_tokens",
+        "num_beams",
+        "use_cache",
+        "transformers_version",
+    }
+)
+
+
+def is_plain_greedy(settings: GenerationConfig) -> bool:
+    """Whether the settings ask for the most likely next token with a cache, and for nothing else."""
+    return (
+        (settings.num_beams or 1) == 1
+        and not settings.do_sample
+        and settings.use_cache is not False
+        and {key for key, value in settings.to_diff_dict().items() if value is not None} <= GREEDY_SETTINGS
+    )
+
+
+@dataclass
+class _LayerState:
+    """Keys and values of one layer: float[B, heads, length, head_dim], the words' buffer filled up to ``length``."""
+
+    word_keys: Tensor
+    word_values: Tensor
+    vision_keys: Tensor
+    vision_values: Tensor
+
+
+def greedy_search(
+    model: BertLMHeadModel, vision: VisionTokens, input_ids: Tensor, settings: GenerationConfig
+) -> Tensor:
+    """Writes the most likely next token until every caption has ended.
+
+    Args:
+        model: Decoder with cross-attention.
+        vision: Projected tokens float[B, N, D] and their mask.
+        input_ids: int64[B, P] beginnings.
+        settings: ``max_new_tokens``, ``min_new_tokens`` and the special tokens.
+
+    Returns:
+        int64[B, L] with the beginnings, padded.
+    """
+    batch, n_prompt = input_ids.shape
+    captions = input_ids.new_full((batch, n_prompt + settings.max_new_tokens), settings.pad_token_id)
+    captions[:, :n_prompt] = input_ids
+    states = [_layer_state(layer, vision.tokens, captions.shape[1]) for layer in model.bert.encoder.layer]
+    mask = None if vision.mask is None else vision.mask[:, None, None]  # [B, 1, 1, N]
+    ended = torch.zeros(batch, dtype=torch.bool, device=captions.device)
+    begin, end = 0, n_prompt
+    while end < captions.shape[1]:
+        logits = _step(model, captions[:, begin:end], begin, states, mask)
+        if end - n_prompt < (settings.min_new_tokens or 0):
+            logits[:, settings.eos_token_id] = -torch.inf
+        captions[:, end] = logits.argmax(-1).masked_fill(ended, settings.pad_token_id)
+        ended |= captions[:, end] == settings.eos_token_id
+        begin, end = end, end + 1
+        if ended.all():
+            break
+    return captions[:, :end]
+
+
+def _step(
+    model: BertLMHeadModel, input_ids: Tensor, begin: int, states: list[_LayerState], mask: Tensor | None
+) -> Tensor:
+    """Logits float[B, V] of the token after ``input_ids`` int64[B, L], which stand at position ``begin``."""
+    embeddings = model.bert.embeddings
+    hidden = embeddings(input_ids, past_key_values_length=begin)
+    for layer, state in zip(model.bert.encoder.layer, states, strict=True):
+        words = _attend_words(layer.attention.self, hidden, begin, state)
+        hidden = layer.attention.output(words, hidden)
+        queries = _heads(layer.crossattention.self, layer.crossattention.self.query, hidden)
+        seen = F.scaled_dot_product_attention(queries, state.vision_keys, state.vision_values, attn_mask=mask)
+        hidden = layer.crossattention.output(_join(seen), hidden)
+        hidden = layer.feed_forward_chunk(hidden)
+    logits: Tensor = model.cls(hidden[:, -1])
+    return logits
+
+
+def _attend_words(attention: nn.Module, hidden: Tensor, begin: int, state: _LayerState) -> Tensor:
+    """Causal self-attention float[B, L, D] -> float[B, L, D], with the words before them from the buffer."""
+    end = begin + hidden.shape[1]
+    state.word_keys[:, :, begin:end] = _heads(attention, attention.key, hidden)
+    state.word_values[:, :, begin:end] = _heads(attention, attention.value, hidden)
+    queries = _heads(attention, attention.query, hidden)
+    keys, values = state.word_keys[:, :, :end], state.word_values[:, :, :end]
+    return _join(F.scaled_dot_product_attention(queries, keys, values, is_causal=hidden.shape[1] > 1))
+
+
+def _layer_state(layer: nn.Module, vision: Tensor, length: int) -> _LayerState:
+    words, crossing = layer.attention.self, layer.crossattention.self
+    shape = (vision.shape[0], words.num_attention_heads, length, words.attention_head_size)
+    return _LayerState(
+        word_keys=vision.new_empty(shape),
+        word_values=vision.new_empty(shape),
+        vision_keys=_heads(crossing, crossing.key, vision).contiguous(),
+        vision_values=_heads(crossing, crossing.value, vision).contiguous(),
+    )
+
+
+def _heads(attention: nn.Module, projection: nn.Module, hidden: Tensor) -> Tensor:
+    """float[B, L, D] -> float[B, heads, L, head_dim]."""
+    projected: Tensor = projection(hidden)
+    return projected.unflatten(-1, (attention.num_attention_heads, -1)).transpose(1, 2)
+
+
+def _join(heads: Tensor) -> Tensor:
+    """float[B, heads, L, head_dim] -> float[B, L, D]."""
+    return heads.transpose(1, 2).flatten(2)

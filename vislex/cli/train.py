@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -58,7 +59,9 @@ def command(
         say(dump_config(settings).rstrip())
         return
     folder = loaded.run(settings)
-    say(str(folder))
+    if os.environ.get("RANK", "0") == "0":
+        say(str(folder))
+    _leave_process_group()
 
 
 def find_config(name: str) -> Path:
@@ -77,6 +80,14 @@ def find_config(name: str) -> Path:
         f"no configuration '{name}': it is no file and no packaged configuration{did_you_mean(stem, packaged)} "
         f"Packaged are {', '.join(packaged)}"
     )
+
+
+def _leave_process_group() -> None:
+    """Without it, the processes that torchrun started wait for each other at exit."""
+    from torch import distributed
+
+    if distributed.is_available() and distributed.is_initialized():
+        distributed.destroy_process_group()
 
 
 def _packaged() -> dict[str, Path]:

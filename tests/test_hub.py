@@ -11,7 +11,7 @@ import vislex.auto  # noqa: F401
 from vislex.captioner import Captioner, CaptionerConfig
 from vislex.encoders.factory import create_encoder
 from vislex.errors import CheckpointError
-from vislex.hub import check_config, check_folder, model_card, shipped
+from vislex.hub import check_config, check_folder, drop_unknown_keys, model_card, shipped
 from vislex.text import load_tokenizer, prune_tokenizer
 
 
@@ -37,34 +37,40 @@ def test_what_vislex_writes_passes(config: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize("name", ["siglip-tiny", "efficientnet-lite0", "dinov2-s14", "siglip2-b16-naflex"])
 def test_configs_of_encoders_pass(name: str) -> None:
-    check_config(json.loads(create_encoder(name, tiny=True).config.to_json_string(use_diff=False)))
+    raw = json.loads(create_encoder(name, tiny=True).config.to_json_string(use_diff=False))
+    check_config(drop_unknown_keys(raw))  # as a captioner's config writes it
 
 
-@pytest.mark.parametrize(
-    "key",
-    [
-        "trust_remote_code", "auto_map", "attn_implementation", "_attn_implementation_internal",
-        "_experts_implementation_internal", "cache_dir", "revision", "weights_only", "code_revision", "checkpoint_path",
-    ],
+FORBIDDEN = (
+    "trust_remote_code", "auto_map", "attn_implementation", "_attn_implementation_internal",
+    "_experts_implementation_internal", "cache_dir", "revision", "weights_only", "code_revision", "checkpoint_path",
 )  # fmt: skip
+
+
 @pytest.mark.parametrize(
     "place",
-    ["", "encoder_config", "encoder_config.backbone", "decoder_config.text_config", "parts", "encoder_config.spec"],
+    [
+        "",
+        "encoder_config",
+        "encoder_config.backbone_config",
+        "decoder_config.text_config",
+        "parts",
+        "encoder_config.spec",
+    ],
 )
-@pytest.mark.parametrize("value", [True, False, None, "x"])
-def test_forbidden_keys_anywhere(config: dict[str, Any], key: str, place: str, value: object) -> None:
-    hostile = copy.deepcopy(config)
-    if place == "parts":
-        hostile["parts"] = {"encoder": {"by": "value"}}
-    at(hostile, place)[key] = value
-    with pytest.raises(CheckpointError, match=f"'{key}'") as caught:
-        check_config(hostile)
-    assert "\n" not in str(caught.value)
+def test_forbidden_keys_anywhere(config: dict[str, Any], place: str) -> None:
+    for key in FORBIDDEN:
+        for value in (True, False, None, "x"):
+            hostile = copy.deepcopy(config) | {"parts": {"encoder": {"by": "value"}}}
+            at(hostile, place)[key] = value
+            with pytest.raises(CheckpointError, match=f"'{key}'") as caught:
+                check_config(hostile)
+            assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize("path", ["os:system", "my_module.sub:Class.method", "builtins:eval"])
 @pytest.mark.parametrize(
-    ("place", "key"), [("encoder_config", "name"), ("encoder_config.backbone", "hidden_act"), ("", "parts")]
+    ("place", "key"), [("encoder_config", "name"), ("encoder_config.backbone_config", "hidden_act"), ("", "parts")]
 )
 def test_import_paths_are_no_values(config: dict[str, Any], path: str, place: str, key: str) -> None:
     hostile = copy.deepcopy(config)

@@ -41,7 +41,7 @@ _FORBIDDEN = frozenset(
     }
 )
 # What transformers writes into every config beside the fields of its class.
-_WRITTEN = frozenset({"model_type", "architectures", "transformers_version", "dtype", "torch_dtype"})
+_WRITTEN = frozenset({"model_type", "architectures", "transformers_version", "dtype", "torch_dtype", "_name_or_path"})
 _SOURCE = frozenset({"kind", "location", "revision", "sha256"})
 _IMPORT_PATH = re.compile(r"[A-Za-z_]\w*(\.\w+)*:[A-Za-z_]\w*(\.\w+)*")
 _CLASS_NAME = re.compile(r"[A-Za-z_]\w*")

@@ -107,6 +107,23 @@ def test_bf16_computes_in_bf16_and_gives_fp32_gradients_close_to_fp32() -> None:
         assert torch.nn.functional.cosine_similarity(a.flatten(), b.flatten(), dim=0) > 0.99
 
 
+def test_frozen_weights_are_cast_once_and_trained_ones_each_time() -> None:
+    model = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4))
+    model[0].requires_grad_(False)
+    frozen: dict[str, torch.Tensor] = {}
+    x = torch.randn(2, 4)
+    first = bf16_call(model, frozen=frozen, input=x)
+    assert set(frozen) == {"0.weight", "0.bias"}
+    with torch.no_grad():
+        model[1].weight.zero_()
+        model[1].bias.fill_(1.0)
+    second = bf16_call(model, frozen=frozen, input=x)
+    assert not torch.equal(first, second)
+    assert torch.equal(second, torch.ones_like(second))
+    second.sum().backward()
+    assert model[1].bias.grad is not None
+
+
 def test_precision_can_be_chosen() -> None:
     assert uses_bf16(TrainingSettings(precision="bf16", device="cpu"))
     assert not uses_bf16(TrainingSettings(precision="fp32", device="cpu"))

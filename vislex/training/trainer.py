@@ -68,6 +68,7 @@ class PartTrainer(Trainer):
         self.meter = Meter()
         self._figures: dict[str, float] = {}
         self._validated_at = -1
+        self._frozen: dict[str, Tensor] = {}
         self._loss, self._validate = loss, validate
         self.bf16 = uses_bf16(settings)
         args = training_arguments(settings, self.folder)
@@ -133,7 +134,7 @@ class PartTrainer(Trainer):
     ) -> Any:
         if return_outputs:
             raise ConfigError("PartTrainer validates by its 'validate' function; it gives no outputs beside the loss")
-        run = functools.partial(bf16_call, model) if self.bf16 else model
+        run = functools.partial(bf16_call, model, frozen=self._frozen) if self.bf16 else model
         with _plain_attention(self.args.device):
             return self._loss(run, inputs) if self._loss is not None else run(**inputs).loss
 
@@ -179,19 +180,29 @@ class PartTrainer(Trainer):
         return SequentialSampler(train_dataset if train_dataset is not None else self.train_dataset)  # Draws shuffles
 
 
-def bf16_call(model: nn.Module, /, **inputs: Any) -> Any:
+def bf16_call(model: nn.Module, /, *, frozen: dict[str, Tensor] | None = None, **inputs: Any) -> Any:
     """Calls a model with bf16 copies of its parameters and inputs; gradients arrive at its fp32 parameters.
 
     Against autocast, the residual stream, norms and activations are bf16 too: half the memory traffic, which is what
     small models spend their time on. Lone scalars (``logit_scale``) stay in fp32.
+
+    Args:
+        model: The model, wrapped or not.
+        frozen: Keeps the copies of frozen parameters from one call to the next; None copies them each time.
+        **inputs: The model's keyword arguments.
     """
-    copies = {
-        name: parameter.to(torch.bfloat16)
-        for name, parameter in model.named_parameters()
-        if parameter.dtype == torch.float32 and (parameter.numel() > 1 or name.rpartition(".")[2] in ("weight", "bias"))
-    }
-    cast = {key: _to_bf16(value) for key, value in inputs.items()}
-    return torch.func.functional_call(model, copies, (), cast)
+    kept = {} if frozen is None else frozen
+    copies = {}
+    for name, parameter in model.named_parameters():
+        if name in kept:
+            copies[name] = kept[name]
+        elif parameter.dtype == torch.float32 and (
+            parameter.numel() > 1 or name.rpartition(".")[2] in ("weight", "bias")
+        ):
+            copies[name] = parameter.to(torch.bfloat16)
+            if not parameter.requires_grad:
+                kept[name] = copies[name]
+    return torch.func.functional_call(model, copies, (), {key: _to_bf16(value) for key, value in inputs.items()})
 
 
 def _to_bf16(value: Any) -> Any:

@@ -137,7 +137,7 @@ def run(config: SiglipPretrainConfig) -> Path:
     references = _column(train[0], "captions")
     tokenizer, _ = prune_tokenizer(load_tokenizer("minilm"), (text for own in references for text in own))
     tokenizer.model_max_length = config.text_length
-    tokenizer.model_input_names = ["input_ids"]
+    tokenizer.model_input_names = tokenizer.init_kwargs["model_input_names"] = ["input_ids"]  # pads are attended
     bank = CaptionBank(references, tokenizer, max_length=config.text_length)
     cached = {"provenance": openmoji.provenance(), "workers": config.render_workers}
     images = cached_images(train, config.image_size, **cached)

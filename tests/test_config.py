@@ -20,9 +20,9 @@ class Inner(Config):
 
 
 class Outer(Config):
-    budget_table: ClassVar[str] = "caption"
+    budget_table: ClassVar[str] = "siglip_pretrain"  # its rows hold the fields below
 
-    budget: Literal["smoke", "demo", "standard"] = "standard"
+    budget: Literal["smoke", "demo", "standard", "long"] = "standard"
     steps: int = 1
     batch_size: int = 1
     warmup_steps: int = 0
@@ -45,10 +45,10 @@ def test_overrides_lie_above_the_file_and_the_file_above_defaults(tmp_path: Path
 
 
 def test_a_budget_fills_its_layer_below_the_other_keys(tmp_path: Path) -> None:
-    smoke = load_budgets()["caption"]["smoke"]
+    smoke = load_budgets()["siglip_pretrain"]["smoke"]
     path = write(tmp_path, "budget: demo\nsteps: 5000\n")
     assert load_config(Outer, path).steps == 5000
-    assert load_config(Outer, path).batch_size == load_budgets()["caption"]["demo"]["batch_size"]
+    assert load_config(Outer, path).batch_size == load_budgets()["siglip_pretrain"]["demo"]["batch_size"]
     assert load_config(Outer, path, ["budget=smoke"]).steps == smoke["steps"]
     assert load_config(Outer, path, ["budget=smoke", "steps=3"]).steps == 3
 

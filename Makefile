@@ -19,7 +19,7 @@ $(STAMP): pyproject.toml
 	touch $@
 
 demo: $(STAMP)
-	$(BIN)/python -m vislex.benchmarks.demo
+	TRANSFORMERS_VERBOSITY=error HF_HUB_DISABLE_PROGRESS_BARS=1 $(BIN)/python -m vislex.benchmarks.demo
 
 test: lint
 	$(BIN)/python -m pytest -m "not slow"

@@ -107,15 +107,24 @@ def run(config: CaptionConfig) -> Path:
     inputs, val_inputs = (_inputs(config, captioner, dataset) for dataset in (train, val))
     bank = CaptionBank(references, tokenizer, max_length=decoder.config.max_length)
 
+    def pick(rows: np.ndarray, positions: np.ndarray) -> np.ndarray:
+        return bank.pick(rows, (generator(config.seed, int(position)) for position in positions))
+
     def fetch(rows: np.ndarray, positions: np.ndarray) -> dict[str, Any]:
-        chosen = bank.pick(rows, (generator(config.seed, int(position)) for position in positions))
-        return {**inputs(rows), **bank.batch(chosen)}
+        return {**inputs(rows), **bank.batch(pick(rows, positions))}
 
     trainer = PartTrainer(
         captioner,
         config,
         parts={"encoder": config.parts.encoder, "decoder": config.parts.decoder},
-        draws=Draws(len(train), total_draws(config), seed=config.seed, fetch=fetch),
+        draws=Draws(
+            len(train),
+            total_draws(config),
+            seed=config.seed,
+            fetch=fetch,
+            lengths=lambda rows, positions: bank.lengths[pick(rows, positions)],
+            batch_size=config.batch_size,
+        ),
         output_dir=output,
         validate=Validation(config, val, val_inputs, tokenizer, decoder.config.max_length),
         title=f"{config.encoder} + {config.decoder}",

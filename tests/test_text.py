@@ -85,6 +85,7 @@ def test_a_causal_tokenizer_needs_an_end() -> None:
         ("a  dog , left of a cat", "a dog, left of a cat"),
         ("", ""),
         ("had had", "had"),
+        ("a medium - sized t - shirt", "a medium-sized t-shirt"),
     ],
 )
 def test_captions_are_cleaned_in_one_way(text: str, expected: str) -> None:

@@ -139,7 +139,7 @@ ENCODERS: dict[str, Row] = {
         _HF,
         "SigLIP of 3M parameters trained on OpenMoji drawings, shipped with vislex, 8x8 tokens of 192",
         {
-            "backbone": _tower("siglip_vision_model", 192, 6, 3, 576, 6, image_size=48, hidden_act="gelu"),
+            "backbone": _tower("siglip_vision_model", 192, 6, 3, 576, 6, image_size=48),
             "image_size": (48, 48),
             "interpolation": "bicubic",
             **_HALF,

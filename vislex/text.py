@@ -171,8 +171,9 @@ def prune_tokenizer(tokenizer: PreTrainedTokenizerFast, texts: Iterable[str]) ->
 def postprocess_caption(text: str) -> str:
     """The last step of every decoder's caption, so that none gains by it.
 
-    Joins the space before punctuation, drops a word that repeats the one before it, and strips the full stops at the
-    end (LaDiC pads with them).
+    Joins the space before punctuation and around the hyphen of a compound ("medium - sized"), drops a word that
+    repeats the one before it, and strips the full stops at the end (LaDiC pads with them).
     """
     words = [word for word, _ in itertools.groupby(text.split())]
-    return re.sub(r"\s+([.,!?;:])", r"\1", " ".join(words)).rstrip(" .")
+    joined = re.sub(r"(?<=\w) - (?=\w)", "-", " ".join(words))
+    return re.sub(r"\s+([.,!?;:])", r"\1", joined).rstrip(" .")

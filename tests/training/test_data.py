@@ -63,3 +63,28 @@ def test_a_shift_moves_pixels_and_repeats_the_border() -> None:
     assert np.array_equal(moved[1], images[1])
     pixels = normalize_images(np.array([[[[0, 255, 51]]]], dtype=np.uint8))
     assert torch.allclose(pixels.flatten(), torch.tensor([-1.0, 1.0, -0.6]))
+
+
+@given(st.integers(1, 6), st.integers(1, 300), st.integers(0, 3))
+def test_batches_of_similar_length_hold_the_same_samples(batch_size: int, n_draws: int, seed: int) -> None:
+    lengths = np.random.default_rng(0).integers(3, 40, size=50)
+
+    def draws(by_length: bool) -> Draws:
+        return Draws(
+            50,
+            n_draws,
+            seed=seed,
+            fetch=lambda rows, positions: {"rows": rows, "positions": positions},
+            lengths=(lambda rows, positions: lengths[rows]) if by_length else None,
+            batch_size=batch_size,
+        )
+
+    starts = range(0, n_draws, batch_size)
+    batches = [draws(True).__getitems__(range(s, min(s + batch_size, n_draws))) for s in starts]
+    positions = np.concatenate([batch["positions"] for batch in batches])
+    assert sorted(positions) == list(range(n_draws))
+    plain = draws(False)
+    assert all(np.array_equal(batch["rows"], plain.rows(batch["positions"])) for batch in batches)
+    whole = [lengths[batch["rows"]] for batch in batches if len(batch["rows"]) == batch_size]
+    random = [lengths[plain.rows(np.arange(s, s + batch_size))] for s in starts if s + batch_size <= n_draws]
+    assert sum(map(np.ptp, whole)) <= sum(map(np.ptp, random))

@@ -95,6 +95,7 @@ class PrefixDecoder(AutoregressiveDecoder):
             n_layer=num_layers,
             n_head=num_heads,
             n_positions=spec.n_tokens + max_length,
+            activation_function="gelu",  # exact: half the time of the tanh approximation on a CPU
             embd_pdrop=dropout,
             attn_pdrop=dropout,
             resid_pdrop=dropout,

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 from transformers import CONFIG_MAPPING, AutoConfig, AutoModel, PreTrainedConfig, PreTrainedModel
 from transformers.configuration_utils import SubConfigSpec
+from transformers.utils import logging as transformers_logging
 
 from vislex.encoders.base import VisionEncoder, VisionEncoderConfig, check_variant, pair
 from vislex.encoders.hf_families import Family, family_of, vision_config_of
@@ -184,6 +185,8 @@ def _read_config(location: str | Path) -> PreTrainedConfig:
 def _load_weights(encoder: HFEncoder, location: str | Path, weights: str | None) -> dict[str, Any]:
     """Replaces the backbone's weights by the checkpoint's, in float32, and returns ``VisionEncoderConfig.source``."""
     config = encoder.config.backbone_config
+    verbosity = transformers_logging.get_verbosity()
+    transformers_logging.set_verbosity_error()  # a long table of the text tower's weights; what lacks is checked here
     try:
         backbone, info = type(encoder.backbone).from_pretrained(
             location, config=config, dtype=torch.float32, use_safetensors=True, output_loading_info=True
@@ -192,6 +195,8 @@ def _load_weights(encoder: HFEncoder, location: str | Path, weights: str | None)
         raise CheckpointError(
             f"cannot load the weights of '{location}': {str(error).strip().splitlines()[0]}"
         ) from error
+    finally:
+        transformers_logging.set_verbosity(verbosity)
     if missing := sorted(info["missing_keys"]):
         raise CheckpointError(f"'{location}' lacks {len(missing)} weights of the vision tower, e.g. {missing[0]}")
     encoder.backbone = backbone

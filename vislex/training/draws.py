@@ -11,6 +11,10 @@ from torch.utils.data import Dataset
 __all__ = ["Draws", "identity_collate"]
 
 Fetch = Callable[[np.ndarray, np.ndarray], dict[str, Any]]
+Lengths = Callable[[np.ndarray, np.ndarray], np.ndarray]
+
+# Batches among which samples of equal length are brought together: enough to save the padding, few enough to mix.
+WINDOW = 16
 
 
 class Draws(Dataset):
@@ -24,13 +28,28 @@ class Draws(Dataset):
         seed: Seed of the permutations and of what ``fetch`` draws.
         fetch: Called with rows int64[B] and positions int64[B]; gives the collated batch. What it draws at random
             must come from ``generator(seed, position)``.
+        lengths: Called with rows int64[N] and positions int64[N], gives their lengths int64[N]; samples of similar
+            length then share a batch. Only their order within a window of ``WINDOW`` batches changes.
+        batch_size: Samples of a batch, for ``lengths``.
     """
 
-    def __init__(self, n_rows: int, n_draws: int, *, seed: int, fetch: Fetch) -> None:
+    def __init__(
+        self,
+        n_rows: int,
+        n_draws: int,
+        *,
+        seed: int,
+        fetch: Fetch,
+        lengths: Lengths | None = None,
+        batch_size: int = 1,
+    ) -> None:
         self.n_rows = n_rows
         self.n_draws = n_draws
         self.seed = seed
         self.fetch = fetch
+        self.lengths = lengths
+        self.batch_size = batch_size
+        self._windows: dict[int, np.ndarray] = {}
         self._orders: dict[int, np.ndarray] = {}
 
     def rows(self, positions: np.ndarray) -> np.ndarray:
@@ -44,6 +63,23 @@ class Draws(Dataset):
             self._orders[epoch] = np.random.default_rng([self.seed, epoch]).permutation(self.n_rows)
         return self._orders[epoch]
 
+    def _by_length(self, positions: np.ndarray) -> np.ndarray:
+        """The positions int64[B] that take the places of these, so that a batch holds samples of similar length."""
+        windows, places = np.divmod(positions, WINDOW * self.batch_size)
+        return np.array([self._window(int(window))[place] for window, place in zip(windows, places, strict=True)])
+
+    def _window(self, window: int) -> np.ndarray:
+        if window not in self._windows:
+            assert self.lengths is not None
+            first = window * WINDOW * self.batch_size
+            positions = np.arange(first, min(first + WINDOW * self.batch_size, self.n_draws))
+            ordered = positions[np.argsort(self.lengths(self.rows(positions), positions), kind="stable")]
+            whole = len(ordered) // self.batch_size * self.batch_size
+            batches = ordered[:whole].reshape(-1, self.batch_size)
+            batches = np.random.default_rng([self.seed, window, WINDOW]).permutation(batches)
+            self._windows = {window: np.concatenate([batches.reshape(-1), ordered[whole:]])}
+        return self._windows[window]
+
     def __len__(self) -> int:
         return self.n_draws
 
@@ -52,6 +88,8 @@ class Draws(Dataset):
 
     def __getitems__(self, positions: Sequence[int]) -> dict[str, Any]:
         at = np.asarray(positions, dtype=np.int64)
+        if self.lengths is not None:
+            at = self._by_length(at)
         return self.fetch(self.rows(at), at)
 
 

@@ -53,7 +53,7 @@ def test_families_answer_for_what_follows_the_colon() -> None:
     assert (entry.name, entry.is_family, rest) == ("timm:", True, "vit_tiny:x")
     assert parts.resolve("siglip-b16-256")[1] is None
     assert parts.resolve("timm:") == (entry, None)
-    with pytest.raises(UnknownNameError, match="unknown encoder 'tim:vit'"):
+    with pytest.raises(UnknownNameError, match="unknown family 'tim:' in 'tim:vit'; did you mean 'timm:'"):
         parts.resolve("tim:vit")
 
 

@@ -14,6 +14,7 @@ import json
 import statistics
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -97,7 +98,12 @@ def compare(
         of the medians (above 1: vislex is faster), the quotients of the single pairs, and the quotient of the CPU
         times, which other work on the machine hardly touches when there is one thread.
     """
-    options = {"max_new_tokens": new_tokens, "min_new_tokens": new_tokens, "do_sample": False, "num_beams": 1}
+    options: dict[str, Any] = {
+        "max_new_tokens": new_tokens,
+        "min_new_tokens": new_tokens,
+        "do_sample": False,
+        "num_beams": 1,
+    }
     rows = []
     for batch_size in batch_sizes:
         pixels = torch.randn(batch_size, 3, *captioner.encoder.spec.image_size, dtype=captioner.dtype)
@@ -105,12 +111,12 @@ def compare(
         image_embeds = blip.vision_model(pixels).last_hidden_state
         scopes: dict[str, tuple[Callable[[], Tensor], Callable[[], Tensor]]] = {
             "decoding": (
-                lambda vision=vision: captioner.generate(vision_tokens=vision, **options),
-                lambda image_embeds=image_embeds: _blip_decode(blip, image_embeds, **options),
+                partial(captioner.generate, vision_tokens=vision, **options),
+                partial(_blip_decode, blip, image_embeds, **options),
             ),
             "encoding + decoding": (
-                lambda pixels=pixels: captioner.generate(pixels, **options),
-                lambda pixels=pixels: blip.generate(pixels, **options),
+                partial(captioner.generate, pixels, **options),
+                partial(blip.generate, pixels, **options),
             ),
         }
         for scope, sides in scopes.items():

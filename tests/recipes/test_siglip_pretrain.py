@@ -70,6 +70,21 @@ def test_it_saves_a_stock_model_that_encodes(tmp_path: Path, monkeypatch: pytest
     assert 0 <= figures["eval_text_to_image_R@1"] <= figures["eval_text_to_image_R@5"] <= 1
 
 
+def test_a_training_goes_on_from_a_saved_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("VISLEX_CACHE", str(tmp_path / "cache"))
+    first = run(load_config(SiglipPretrainConfig, None, [*SMALL, f"output_dir={tmp_path / 'first'}"]))
+    more = [*SMALL, f"start_from={first}", "lr=1e-12", "data_seed=2", "ema_decay=0", f"output_dir={tmp_path / 'more'}"]
+    second = run(load_config(SiglipPretrainConfig, None, [*more, "text_length=30", "vision.num_hidden_layers=2"]))
+    before, after = SiglipModel.from_pretrained(first), SiglipModel.from_pretrained(second)
+    assert before.state_dict().keys() == after.state_dict().keys()
+    for name, weights in before.state_dict().items():
+        assert torch.equal(weights, after.state_dict()[name]), name
+    assert (first / "tokenizer.json").read_text() == (second / "tokenizer.json").read_text()
+    assert "Pad captions to 12 tokens" in (second / "README.md").read_text()
+    with pytest.raises(ConfigError, match="image_size 48 was given"):
+        run(load_config(SiglipPretrainConfig, None, [*more, "image_size=48", f"output_dir={tmp_path / 'wrong'}"]))
+
+
 def test_sizes_that_do_not_fit_are_config_errors() -> None:
     with pytest.raises(ConfigError, match="does not divide image_size"):
         build_model(load_config(SiglipPretrainConfig, None, ["patch_size=7"]), load_tokenizer())

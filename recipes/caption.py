@@ -22,6 +22,7 @@ from vislex.captioner import Captioner
 from vislex.config import Config
 from vislex.data.sources import load_suite
 from vislex.decoders.factory import create_decoder
+from vislex.encoders.base import VisionEncoder
 from vislex.encoders.factory import create_encoder
 from vislex.metrics import score_captions
 from vislex.processing import create_image_processor
@@ -92,8 +93,8 @@ def run(config: CaptionConfig) -> Path:
         The output folder: a ``Captioner`` with its processor and card, ``training.jsonl``, ``run.json``.
     """
     output = start_run("caption", config)
-    set_seed(config.seed)
-    encoder = create_encoder(config.encoder, pretrained=config.pretrained, tiny=config.tiny, **config.encoder_options)
+    encoder = _encoder(config)
+    set_seed(config.seed)  # after the encoder: decoders of equal sizes start from equal weights, whatever it is
     train, val = _load(config, config.train_split, config.train_size), _load(config, config.val_split, config.val_size)
     references = _column(train, "captions")
     tokenizer = load_tokenizer(config.tokenizer)
@@ -144,6 +145,11 @@ def run(config: CaptionConfig) -> Path:
             encoder={"name": config.encoder, "source": encoder.config.source, "spec": encoder.spec.to_dict()},
         )
     return output
+
+
+def _encoder(config: CaptionConfig) -> VisionEncoder:
+    start: dict[str, Any] = {"pretrained": True} if config.pretrained else {"seed": config.seed}
+    return create_encoder(config.encoder, tiny=config.tiny, **start, **config.encoder_options)
 
 
 class Validation:

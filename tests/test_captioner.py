@@ -160,6 +160,33 @@ def test_a_frozen_packaged_encoder_is_saved_by_reference(tokenizer: PreTrainedTo
     assert_equal_models(loaded, Captioner.from_pretrained(tmp_path / "trained"))
 
 
+def test_a_frozen_untrained_encoder_is_saved_as_its_seed(tokenizer: PreTrainedTokenizerFast, tmp_path: Path) -> None:
+    encoder = create_encoder("efficientnet-lite0", tiny=True, seed=7).requires_grad_(False)
+    captioner = build(tokenizer, encoder=encoder)
+    captioner.save_pretrained(tmp_path)
+    assert captioner.config.saved_by_reference("encoder")
+    assert all(name.startswith("decoder.") for name in load_file(tmp_path / "model.safetensors"))
+    before = torch.get_rng_state()
+    loaded = Captioner.from_pretrained(tmp_path)
+    assert torch.equal(torch.get_rng_state(), before)
+    assert_equal_models(captioner, loaded)
+    assert_equal_models(captioner, AutoModelForImageTextToText.from_pretrained(tmp_path))
+    assert "`efficientnet-lite0`, untrained, saved by reference" in (tmp_path / "README.md").read_text()
+    loaded.to(torch.bfloat16).save_pretrained(tmp_path / "again")
+    assert loaded.config.saved_by_reference("encoder")
+
+    config = json.loads((tmp_path / "config.json").read_text())
+    for seed, message in (
+        (8, "seed 8 draws other random weights"),
+        (-1, "records the seed -1"),
+        (None, "the seed None"),
+    ):
+        config["encoder_config"]["source"]["seed"] = seed
+        (tmp_path / "config.json").write_text(json.dumps(config))
+        with pytest.raises(CheckpointError, match=message):
+            Captioner.from_pretrained(tmp_path)
+
+
 def test_a_source_that_changed_is_refused(tokenizer: PreTrainedTokenizerFast, tmp_path: Path) -> None:
     encoder = create_encoder("efficientnet-lite0", pretrained=True).requires_grad_(False)
     build(tokenizer, encoder=encoder).save_pretrained(tmp_path)

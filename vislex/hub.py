@@ -42,7 +42,7 @@ _FORBIDDEN = frozenset(
 )
 # What transformers writes into every config beside the fields of its class.
 _WRITTEN = frozenset({"model_type", "architectures", "transformers_version", "dtype", "torch_dtype", "_name_or_path"})
-_SOURCE = frozenset({"kind", "location", "revision", "sha256"})
+_SOURCE = frozenset({"kind", "location", "revision", "sha256", "seed"})
 _IMPORT_PATH = re.compile(r"[A-Za-z_]\w*(\.\w+)*:[A-Za-z_]\w*(\.\w+)*")
 _CLASS_NAME = re.compile(r"[A-Za-z_]\w*")
 _MAX_DEPTH = 12
@@ -182,8 +182,9 @@ def _check_source(source: Mapping[str, Any], where: str) -> None:
     if unknown := sorted(set(map(str, source)) - _SOURCE):
         raise CheckpointError(f"{where} carries '{unknown[0]}'; a source has {', '.join(sorted(_SOURCE))} only")
     for key, value in source.items():
-        if value is not None and not isinstance(value, str):
-            raise CheckpointError(f"{where}: {key} is {value!r}; a source holds texts only")
+        wanted, name = (int, "a whole number") if key == "seed" else (str, "a text")
+        if value is not None and (not isinstance(value, wanted) or isinstance(value, bool)):
+            raise CheckpointError(f"{where}: {key} is {value!r}; it must be {name}")
 
 
 def _check_class_names(names: Any, where: str) -> None:

@@ -14,6 +14,7 @@ from torch import nn
 
 from vislex.benchmarks.results import ModelInfo, Origin
 from vislex.errors import CheckpointError
+from vislex.hardware import resolve_device, resolve_dtype
 from vislex.text import postprocess_caption
 
 if TYPE_CHECKING:
@@ -28,8 +29,6 @@ __all__ = [
     "folder_hash",
     "open_caption_model",
     "parameter_counts",
-    "resolve_device",
-    "resolve_dtype",
 ]
 
 STOCK_LENGTH = 40  # word pieces; transformers' own default of 20 cuts captions
@@ -87,7 +86,7 @@ class StockCaptioner:
 
     @classmethod
     def from_pretrained(
-        cls, source: str, *, row: str | None = None, device: str = "cpu", dtype: torch.dtype = torch.float32
+        cls, source: str, *, row: str | None = None, device: str | torch.device = "cpu", dtype: Any = torch.float32
     ) -> StockCaptioner:
         """Opens a hub id or a folder; no code of the checkpoint is run.
 
@@ -173,7 +172,7 @@ def open_caption_model(
     row: str | None = None,
     origin: Origin | None = None,
     device: str = "auto",
-    dtype: str = "auto",
+    dtype: str = "float32",
 ) -> CaptionModel:
     """Opens a model by what a user writes after ``--model``.
 
@@ -182,17 +181,16 @@ def open_caption_model(
         row: Name of its row; made from its parts if None.
         origin: Where the weights came from; found out if None.
         device: "auto", "cpu", "cuda", ...
-        dtype: "auto" (the checkpoint's), "float32", "bfloat16" or "float16".
+        dtype: "auto" (bfloat16 where it is fast), "float32", "bfloat16" or "float16".
 
     Raises:
         CheckpointError: If there is no such captioner.
     """
     name = str(name)
     target = resolve_device(device)
+    number_format = resolve_dtype(dtype, target)
     if name.startswith("hf:"):
-        return StockCaptioner.from_pretrained(
-            name.removeprefix("hf:"), row=row, device=target, dtype=resolve_dtype(dtype) or torch.float32
-        )
+        return StockCaptioner.from_pretrained(name.removeprefix("hf:"), row=row, device=target, dtype=number_format)
     folder = Path(name)
     shipped = shipped_captioners()
     if not folder.is_dir() and name in shipped:
@@ -204,10 +202,7 @@ def open_caption_model(
         )
     from vislex.captioner import Captioner
 
-    captioner = Captioner.from_pretrained(folder)
-    if (chosen := resolve_dtype(dtype)) is not None:
-        captioner = captioner.to(chosen)
-    captioner = captioner.to(torch.device(target))
+    captioner = Captioner.from_pretrained(folder, dtype=number_format).to(target)
     info = describe_folder(captioner, folder, row=row, origin=origin or "local")
     return VislexCaptioner(captioner, info)
 
@@ -257,25 +252,6 @@ def folder_hash(folder: Path) -> str:
         digest.update(str(file.relative_to(folder)).encode())
         digest.update(file.read_bytes())
     return digest.hexdigest()
-
-
-def resolve_device(device: str) -> str:
-    """ "auto" is CUDA where there is one, else the CPU."""
-    return ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
-
-
-def resolve_dtype(dtype: str) -> torch.dtype | None:
-    """The torch dtype of a name; None for "auto".
-
-    Raises:
-        CheckpointError: If the name is no dtype that models run in.
-    """
-    if dtype == "auto":
-        return None
-    allowed = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-    if dtype not in allowed:
-        raise CheckpointError(f"unknown dtype '{dtype}'; allowed are auto, {', '.join(allowed)}")
-    return allowed[dtype]
 
 
 def read_json(path: Path) -> dict[str, Any]:

@@ -349,6 +349,12 @@ class Captioner(PreTrainedModel, GenerationMixin):
     def from_pretrained(cls, pretrained_model_name_or_path: str | Path, *args: Any, **kwargs: Any) -> Any:
         """Loads a captioner: a folder, a hub id; referenced parts come from their source and are verified.
 
+        Args:
+            pretrained_model_name_or_path: Folder or hub id.
+            *args: See ``PreTrainedModel.from_pretrained``.
+            **kwargs: See there. ``dtype`` is float32 unless it is given, whatever the weights were saved in; "auto"
+                takes theirs.
+
         Raises:
             CheckpointError: If weights are missing, a config carries what no checkpoint may, or the source of a
                 referenced part is gone or has changed.
@@ -359,6 +365,7 @@ class Captioner(PreTrainedModel, GenerationMixin):
             check_folder(pretrained_model_name_or_path)
         wants_info = kwargs.pop("output_loading_info", False)
         kwargs.pop("trust_remote_code", None)
+        kwargs.setdefault("dtype", torch.float32)
         try:
             with torch.random.fork_rng(devices=[]):  # transformers draws what it does not find, before it is replaced
                 captioner, info = super().from_pretrained(

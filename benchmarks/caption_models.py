@@ -13,8 +13,11 @@ import torch
 from torch import nn
 
 from vislex.benchmarks.results import ModelInfo, Origin
+from vislex.benchmarks.summary import UNTRAINED
+from vislex.encoders.sources import is_untrained
 from vislex.errors import CheckpointError
 from vislex.hardware import resolve_device, resolve_dtype
+from vislex.hub import shipped_models
 from vislex.text import postprocess_caption
 
 if TYPE_CHECKING:
@@ -27,10 +30,12 @@ __all__ = [
     "StockCaptioner",
     "VislexCaptioner",
     "folder_hash",
+    "learning_curve",
     "open_caption_model",
     "parameter_counts",
 ]
 
+TRAINING = ("config", "figures", "parts", "parameters", "time", "processor")  # what a result keeps of run.json
 STOCK_LENGTH = 40  # word pieces; transformers' own default of 20 cuts captions
 
 
@@ -192,7 +197,7 @@ def open_caption_model(
     if name.startswith("hf:"):
         return StockCaptioner.from_pretrained(name.removeprefix("hf:"), row=row, device=target, dtype=number_format)
     folder = Path(name)
-    shipped = shipped_captioners()
+    shipped = shipped_models("captioner-*")
     if not folder.is_dir() and name in shipped:
         folder, origin = shipped[name], origin or "shipped"
     if not (folder / "config.json").is_file():
@@ -207,26 +212,46 @@ def open_caption_model(
     return VislexCaptioner(captioner, info)
 
 
-def shipped_captioners() -> dict[str, Path]:
-    """Folders of the captioners that vislex ships, by name."""
-    import vislex
-
-    weights = Path(vislex.__file__).parent / "weights"
-    return {folder.name: folder for folder in sorted(weights.glob("captioner-*")) if (folder / "config.json").is_file()}
-
-
 def describe_folder(captioner: Captioner, folder: Path, *, row: str | None, origin: Origin) -> ModelInfo:
-    """What a captioner folder says of itself: its parts, its training and its weights."""
-    encoder = getattr(captioner.encoder.config, "name", None) or type(captioner.encoder).__name__
-    decoder = getattr(captioner.decoder.config, "model_type", type(captioner.decoder).__name__).removeprefix("vislex_")
+    """What a captioner folder says of itself: its parts, its weights, and its training where ``run.json`` tells it."""
+    encoder = captioner.encoder.config.name or type(captioner.encoder).__name__
+    encoder += UNTRAINED if is_untrained(captioner.encoder.config) else ""
+    decoder = captioner.decoder.config.model_type.removeprefix("vislex_")
+    record = read_json(folder / "run.json")
+    kept = {name: record[name] for name in TRAINING if name in record}
     return ModelInfo(
         row=row or f"{encoder} + {decoder}",
         encoder=encoder,
         decoder=decoder,
         origin=origin,
-        parameters=parameter_counts(captioner),
+        seed=record.get("seed"),
+        parameters=_trained_counts(parameter_counts(captioner), record.get("parameters") or {}),
         sha256=folder_hash(folder),
+        training=kept or None,
+        curve=learning_curve(folder),
     )
+
+
+def learning_curve(folder: Path) -> list[dict[str, float]]:
+    """The numbers of a folder's ``training.jsonl``, one dictionary a line; empty without it."""
+    file = folder / "training.jsonl"
+    if not file.is_file():
+        return []
+    lines = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
+    return [{key: float(value) for key, value in line.items() if isinstance(value, int | float)} for line in lines]
+
+
+def _trained_counts(counted: dict[str, int], recorded: dict[str, int]) -> dict[str, int]:
+    """The counts of a loaded folder, corrected by its training: what it froze is not told by the weights."""
+    if "trainable" not in recorded:
+        return counted
+    trainable = recorded["trainable"]
+    return {
+        "total": counted["total"],
+        "trainable": trainable,
+        "frozen": counted["total"] - trainable,
+        "budgeted": recorded.get("decoder_budget", trainable),
+    }
 
 
 def parameter_counts(model: nn.Module) -> dict[str, int]:

@@ -16,6 +16,7 @@ from vislex.benchmarks.caption_models import folder_hash, parameter_counts
 from vislex.benchmarks.results import ModelInfo, Origin, Run, Timing, content_key
 from vislex.errors import CheckpointError
 from vislex.hardware import resolve_device, resolve_dtype
+from vislex.hub import shipped_models
 from vislex.metrics.retrieval import retrieval_recall
 
 __all__ = ["KS", "evaluate", "resolve_folder"]
@@ -29,14 +30,11 @@ def resolve_folder(name: str) -> tuple[Path, Origin]:
     Raises:
         CheckpointError: If there is no such folder.
     """
-    import vislex
-
     folder = Path(name.removeprefix("hf:"))
     if (folder / "config.json").is_file():
         return folder, "local"
-    shipped = Path(vislex.__file__).parent / "weights" / name
-    if (shipped / "config.json").is_file():
-        return shipped, "shipped"
+    if name in (there := shipped_models()):
+        return there[name], "shipped"
     raise CheckpointError(
         f"'{name}' is no folder of a text-aligned model (it has no config.json); give a SiglipModel folder, "
         "e.g. one that 'vislex train siglip_pretrain' wrote, or 'siglip-tiny'"

@@ -17,7 +17,16 @@ from typing import Any
 from vislex.errors import CheckpointError, did_you_mean
 from vislex.registry import registry
 
-__all__ = ["allowed_keys", "check_config", "check_folder", "drop_unknown_keys", "model_card", "shipped"]
+__all__ = [
+    "allowed_keys",
+    "check_config",
+    "check_folder",
+    "drop_unknown_keys",
+    "model_card",
+    "shipped",
+    "shipped_models",
+    "weights_folder",
+]
 
 _FORBIDDEN = frozenset(
     {
@@ -54,13 +63,22 @@ def shipped(name: str) -> Path:
     Raises:
         CheckpointError: If there is none of this name.
     """
-    root = Path(str(files("vislex"))) / "weights"
-    if name and Path(name).name == name and (root / name / "config.json").is_file():
-        return root / name
-    there = sorted(folder.parent.name for folder in root.glob("*/config.json"))
+    there = shipped_models()
+    if name in there:
+        return there[name]
     raise CheckpointError(
         f"no shipped model '{name}'{did_you_mean(name, there)} Shipped are: {', '.join(there) or 'none'}"
     )
+
+
+def shipped_models(pattern: str = "*") -> dict[str, Path]:
+    """Folders of the models that vislex ships, by name, for a glob pattern ("captioner-*")."""
+    return {file.parent.name: file.parent for file in sorted(weights_folder().glob(f"{pattern}/config.json"))}
+
+
+def weights_folder() -> Path:
+    """Where vislex keeps the models that it ships, one folder each."""
+    return Path(str(files("vislex"))) / "weights"
 
 
 def allowed_keys(model_type: str) -> frozenset[str]:

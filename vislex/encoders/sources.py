@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 from collections.abc import Mapping
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +26,6 @@ __all__ = [
     "is_untrained",
     "package_file",
     "read_preprocessing",
-    "shipped_weights",
     "untrained_source",
     "weights_digest",
 ]
@@ -40,21 +38,6 @@ _INTERPOLATION = {
     PILImageResampling.BICUBIC: "bicubic",
     PILImageResampling.LANCZOS: "lanczos",
 }
-
-
-def shipped_weights(name: str) -> Path:
-    """Folder of a model that ships with vislex as package data.
-
-    Raises:
-        CheckpointError: If it is not there.
-    """
-    folder = Path(str(files("vislex"))) / "weights" / name
-    if not (folder / "config.json").is_file():
-        raise CheckpointError(
-            f"the shipped weights '{name}' are not at {folder}; reinstall vislex, or pass pretrained=False for random "
-            "weights"
-        )
-    return folder
 
 
 def package_file(package: str, relative: str) -> Path:

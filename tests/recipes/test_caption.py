@@ -21,7 +21,7 @@ SMALL = [
     "train_size=12", "val_size=4", "batch_size=4", "steps=4", "eval_every=4", "lr=1e-2", "warmup_steps=0",
 ]  # fmt: skip
 
-EXPECTED = [4.3552, 4.2582]  # mean of steps 1-2 and 3-4
+EXPECTED = [4.8122, 4.4885]  # mean of steps 1-2 and 3-4
 
 
 @pytest.fixture(autouse=True)

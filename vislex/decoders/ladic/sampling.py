@@ -199,8 +199,9 @@ class Guided:
             return self.denoise(x, timesteps, previous, rows)
         if self._rows is None or self._rows[0] is not rows:
             self._rows = (rows, torch.cat([rows, rows + self.batch_size]))
-        twice = [None if value is None else torch.cat([value, value]) for value in (x, timesteps, previous)]
-        with_image, without = self.denoise(*twice, self._rows[1]).chunk(2)  # type: ignore[arg-type]
+        last = None if previous is None else torch.cat([previous, previous])
+        both = self.denoise(torch.cat([x, x]), torch.cat([timesteps, timesteps]), last, self._rows[1])
+        with_image, without = both.chunk(2)
         return with_image + self.scale * (with_image - without)
 
 

@@ -14,7 +14,8 @@ from vislex.encoders.factory import create_encoder
 from vislex.errors import ConfigError
 from vislex.processing import create_image_processor
 from vislex.training.cache import cache_dir
-from vislex.training.features import cached_features, weights_digest
+from vislex.modules.digest import weights_digest
+from vislex.training.features import cached_features
 
 
 def suite(size: int = 5, **options: int) -> Dataset:

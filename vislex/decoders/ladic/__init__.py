@@ -1,1 +1,1 @@
-"""``ladic``: a caption decoder that denoises the latents of a split BERT (arXiv 2404.10763)."""
+"""LaDiC: captions by diffusion in the latent space of a split BERT (arXiv 2404.10763)."""

@@ -106,6 +106,7 @@ class LatentCodec(PreTrainedModel):
         self.register_buffer("token_latents", torch.zeros(config.vocab_size, width))
         self.register_buffer("token_index", torch.arange(config.vocab_size))
         self._text_encoder: tuple[TextEncoder, ...] = ()  # in a tuple: no part of the state dict, never trained
+        self._copies: dict[tuple[torch.device, torch.dtype], TextEncoder] = {}
         self.tokenizer: PreTrainedTokenizerFast | None = None
         self.post_init()
 
@@ -253,9 +254,7 @@ class LatentCodec(PreTrainedModel):
         """bool[B, L]: [CLS], [SEP] and [PAD]."""
         config = self.config
         return (
-            (input_ids == config.bos_token_id)
-            | (input_ids == config.eos_token_id)
-            | (input_ids == config.pad_token_id)
+            (input_ids == config.bos_token_id) | (input_ids == config.eos_token_id) | (input_ids == config.pad_token_id)
         )
 
     def targets(self, input_ids: Tensor) -> Tensor:
@@ -274,14 +273,14 @@ class LatentCodec(PreTrainedModel):
                     "this codec does not say where its text encoder comes from, so it can decode but not train; train "
                     "a codec with 'vislex train ladic_codec'"
                 )
-            loaded = load_text_encoder(
-                self.config.source, self.config.split_layer, random_seed=self.config.random_seed
-            )
+            loaded = load_text_encoder(self.config.source, self.config.split_layer, random_seed=self.config.random_seed)
             self._text_encoder = (loaded,)
-        encoder = self._text_encoder[0]
-        if encoder.dtype != dtype or next(encoder.parameters()).device != device:
-            self._text_encoder = (encoder.to(device=device, dtype=dtype),)
-        return self._text_encoder[0]
+        place = (device, dtype)
+        if place not in self._copies:  # beside the one of full precision, which a cast would spoil
+            own = self._text_encoder[0]
+            is_own = (next(own.parameters()).device, own.dtype) == place
+            self._copies = {place: own if is_own else copy.deepcopy(own).to(device=device, dtype=dtype)}
+        return self._copies[place]
 
     @torch.no_grad()
     def encode(self, input_ids: Tensor, attention_mask: Tensor, *, dtype: torch.dtype | None = None) -> Tensor:
@@ -361,7 +360,12 @@ class LatentCodec(PreTrainedModel):
             {name: value[rows] if name in by_piece else value for name, value in self.state_dict().items()}
         )
         codec._text_encoder, codec.tokenizer = self._text_encoder, tokenizer
-        return codec.to(self.embeddings.weight.dtype).eval()
+        return codec.eval()
+
+    def take(self, other: LatentCodec) -> None:
+        """Takes weights, statistics and text encoder of a codec of the same config."""
+        self.load_state_dict(other.state_dict())
+        self._text_encoder, self.tokenizer, self._copies = other._text_encoder, other.tokenizer, {}
 
     def save_pretrained(self, save_directory: str | Path, *args: Any, **kwargs: Any) -> None:  # type: ignore[override]
         """Saves the weights and, beside them, the tokenizer."""

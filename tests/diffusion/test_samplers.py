@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import itertools
 import math
 
 import pytest
@@ -25,7 +26,7 @@ def test_with_one_time_for_all_tokens_a_sampler_equals_that_of_diffusers(name: s
     x = their_x = torch.randn(2, 3, 4)
     times = ours.timesteps(steps)
     assert times == theirs.timesteps.tolist()
-    for t, following in zip(times, times[1:], strict=False):
+    for t, following in itertools.pairwise(times):
         x0 = torch.sin(3 * x) + t / 1000
         x = ours.step(x, x0, everywhere(t, x), everywhere(following, x))
         their_x = theirs.step(torch.sin(3 * their_x) + t / 1000, t, their_x).prev_sample
@@ -121,6 +122,6 @@ def test_captions_that_leave_take_their_history_with_them() -> None:
 def test_wrong_calls_are_explained() -> None:
     with pytest.raises(ConfigError, match="unknown sampler 'dpmsolver'; did you mean 'dpmsolver\\+\\+'"):
         create_sampler("dpmsolver", SCHEDULE)
+    x = torch.zeros(1, 1, 1)
     with pytest.raises(ConfigError, match="pass noise="):
-        x = torch.zeros(1, 1, 1)
         create_sampler("renoise", SCHEDULE).step(x, x, everywhere(9, x), everywhere(5, x))

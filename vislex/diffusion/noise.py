@@ -1,8 +1,8 @@
 """``NoiseSchedule``: how much signal and noise a token holds at each timestep, on the betas of diffusers.
 
 A noise factor F scales the noise: x_t = sqrt(abar) x0 + F sqrt(1 - abar) eps. Divided by its own scale
-s_t = sqrt(abar + F^2 (1 - abar)) this is a variance-preserving process again, with abar' = abar / (abar + F^2 (1 - abar)):
-the log-SNR moves by -2 ln F, and every solver of diffusers stays valid.
+s_t = sqrt(abar + F^2 (1 - abar)) this is a variance-preserving process again, with abar' = abar / s_t^2: the log-SNR
+moves by -2 ln F, and every solver of diffusers stays valid.
 """
 
 from __future__ import annotations
@@ -78,7 +78,9 @@ class NoiseSchedule:
         from diffusers import DDPMScheduler
 
         if schedule not in BETAS:
-            raise ConfigError(f"unknown noise schedule '{schedule}'{did_you_mean(schedule, BETAS)} Known: linear, cosine")
+            raise ConfigError(
+                f"unknown noise schedule '{schedule}'{did_you_mean(schedule, BETAS)} Known: linear, cosine"
+            )
         with torch.device("cpu"):
             betas = DDPMScheduler(num_train_timesteps=num_train_timesteps, beta_schedule=BETAS[schedule]).betas
         # float32 betas carry no more than seven digits, but their product over T steps should not lose more.

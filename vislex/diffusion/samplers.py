@@ -16,7 +16,7 @@ from torch import Tensor
 from vislex.diffusion.noise import NoiseSchedule
 from vislex.errors import ConfigError, did_you_mean
 
-__all__ = ["SAMPLERS", "DDIM", "DPMSolver", "Renoise", "Sampler", "create_sampler"]
+__all__ = ["DDIM", "SAMPLERS", "DPMSolver", "Renoise", "Sampler", "create_sampler"]
 
 
 class Sampler(ABC):
@@ -62,7 +62,11 @@ class Sampler(ABC):
 
 
 class Renoise(Sampler):
-    """The reference sampler of LaDiC and Analog Bits: the prediction, noised afresh to the following timestep."""
+    """The reference sampler of LaDiC and Analog Bits: the prediction, noised afresh to the following timestep.
+
+    It prefers what is likely, the more so the more steps it takes: a prediction is a mean over what the data may be,
+    and noised anew it is less spread than noised data. The solvers below keep the distribution.
+    """
 
     stochastic = True
 

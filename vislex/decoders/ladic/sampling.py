@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Protocol, Self
+from typing import Protocol, Self, TypeVar
 
 import numpy as np
 import torch
@@ -52,7 +52,8 @@ class SamplingConfig:
         refine_fraction: Share of the tokens, the least confident ones, that go back to pure noise.
         refine_steps: Calls of the network after it; None takes those of a whole pass.
         early_exit: A caption is finished when its words have stayed the same for this many steps of the last pass;
-            0 is off.
+            0 is off. Where the image leaves much open, words can rest at high noise and change later: a small number
+            trades quality for steps.
         self_conditioning: Whether the network sees its last prediction.
         seed: Of the noise.
         trace: Whether the words are noted at every step.
@@ -134,11 +135,9 @@ def caption_generators(seed: int, indices: Iterable[int], num_candidates: int = 
         indices: Number of each caption in the run.
         num_candidates: Candidates of each caption, one after the other.
     """
-    return [
-        torch.Generator().manual_seed(int(np.random.SeedSequence([seed, index, k]).generate_state(1, np.uint64)[0] >> 1))
-        for index in indices
-        for k in range(num_candidates)
-    ]
+    places = [(index, candidate) for index in indices for candidate in range(num_candidates)]
+    states = [np.random.SeedSequence([seed, *place]).generate_state(1, np.uint64)[0] for place in places]
+    return [torch.Generator().manual_seed(int(state >> np.uint64(1))) for state in states]
 
 
 class _State(Protocol):
@@ -147,7 +146,10 @@ class _State(Protocol):
     def select(self, rows: Tensor) -> Self: ...
 
 
-def select_rows[StateT: _State](state: StateT) -> Callable[[Tensor], StateT]:
+StateT = TypeVar("StateT", bound=_State)
+
+
+def select_rows(state: StateT) -> Callable[[Tensor], StateT]:
     """A function that gives the state of some rows, and selects anew only when it is given other ones."""
     known: Tensor | None = None
     chosen = state
@@ -197,8 +199,9 @@ class Guided:
             return self.denoise(x, timesteps, previous, rows)
         if self._rows is None or self._rows[0] is not rows:
             self._rows = (rows, torch.cat([rows, rows + self.batch_size]))
-        twice = [None if value is None else torch.cat([value, value]) for value in (x, timesteps, previous)]
-        with_image, without = self.denoise(*twice, self._rows[1]).chunk(2)  # type: ignore[arg-type]
+        last = None if previous is None else torch.cat([previous, previous])
+        both = self.denoise(torch.cat([x, x]), torch.cat([timesteps, timesteps]), last, self._rows[1])
+        with_image, without = both.chunk(2)
         return with_image + self.scale * (with_image - without)
 
 

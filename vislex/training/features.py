@@ -15,11 +15,12 @@ from PIL import Image
 
 from vislex.encoders.base import VisionEncoder
 from vislex.errors import ConfigError
+from vislex.modules.digest import weights_digest
 from vislex.specs import VisionTokens
 from vislex.training.cache import array_on_disk, content_key, in_batches, rows_digest
 from vislex.training.cache import cache_dir as user_cache
 
-__all__ = ["FeatureStore", "cached_features", "weights_digest"]
+__all__ = ["FeatureStore", "cached_features"]
 
 FORMAT = 1
 PROBES = 16
@@ -60,16 +61,6 @@ class FeatureStore:
 
     def __getitem__(self, row: int) -> VisionTokens:
         return self.tokens([row])
-
-
-def weights_digest(module: torch.nn.Module) -> str:
-    """sha256 over names, types and values of all parameters and buffers, non-persistent ones included."""
-    digest = hashlib.sha256()
-    for name, value in sorted([*module.named_parameters(), *module.named_buffers()]):
-        plain = value.detach().cpu().contiguous()
-        digest.update(f"{name} {plain.dtype} {tuple(plain.shape)}".encode())
-        digest.update(plain.reshape(-1).view(torch.uint8).numpy().tobytes() if plain.numel() else b"")
-    return digest.hexdigest()
 
 
 @torch.no_grad()

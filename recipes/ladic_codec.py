@@ -185,8 +185,8 @@ def _card(config: LadicCodecConfig, codec: LatentCodec, accuracies: dict[float, 
     return (
         "---\nlibrary_name: vislex\ntags:\n- vislex\n- ladic\n---\n# Latent codec\n\n"
         f"Layers 1 to {codec.config.split_layer} of `{config.text_model}` give the latents and are not here; "
-        f"{codec.config.decoder_layers} layers and a head ({count:,} parameters, {codec.config.vocab_size} pieces) read "
-        f"them. Trained on {data}.\n\n```\n{command_line('ladic_codec', config)}\n```\n\n"
+        f"{codec.config.decoder_layers} layers and a head ({count:,} parameters, {codec.config.vocab_size} pieces) "
+        f"read them. Trained on {data}.\n\n```\n{command_line('ladic_codec', config)}\n```\n\n"
         f"| noise | words that come back |\n|---|---|\n{rows}\n"
     )
 

@@ -15,6 +15,7 @@ from vislex.decoders.ladic.codec import LatentCodec, load_codec
 from vislex.decoders.ladic.config import LadicConfig
 from vislex.decoders.ladic.length import LengthHead, bucket
 from vislex.decoders.ladic.losses import cross_entropy, draw, latent_loss
+from vislex.decoders.ladic.mbr import consensus
 from vislex.decoders.ladic.presets import preset as preset_fields
 from vislex.decoders.ladic.sampling import (
     SampleResult,
@@ -288,6 +289,7 @@ class LadicDecoder(CaptionDecoder):
         length: int | None = None,
         max_new_tokens: int | None = None,
         indices: Tensor | None = None,
+        num_candidates: int = 1,
         num_beams: int = 1,
         **options: Any,
     ) -> Tensor:
@@ -303,6 +305,8 @@ class LadicDecoder(CaptionDecoder):
             max_new_tokens: Most positions beside those of ``input_ids`` (or the first).
             indices: int64[B], number of each caption in the run: its noise follows from it and ``seed``; the position
                 in the batch by default.
+            num_candidates: Captions sampled for each image, of which the one that agrees most with the others is
+                taken (minimum Bayes risk); the image's state is shared.
             num_beams: 1; there are no beams.
             **options: Fields of ``SamplingConfig`` (``num_inference_steps``, ``guidance_scale``, ``sampler``,
                 ``refine_at``, ``seed``, ...), above those of the config.
@@ -316,7 +320,9 @@ class LadicDecoder(CaptionDecoder):
         if pixel_values is not None or vision_tokens is None:
             raise SpecError("a decoder takes vision_tokens=; give pixel_values to a Captioner, which encodes them")
         if num_beams != 1:
-            raise ConfigError(f"num_beams={num_beams}: a diffusion decoder has no beams; leave it at 1")
+            raise ConfigError(f"num_beams={num_beams}: a diffusion decoder has no beams; use num_candidates")
+        if num_candidates < 1:
+            raise ConfigError(f"num_candidates={num_candidates} must be at least 1")
         sampling = self._sampling(options)
         limit = _limit(generation_config) if max_new_tokens is None else max_new_tokens
         vision = self._project(vision_tokens)
@@ -329,12 +335,16 @@ class LadicDecoder(CaptionDecoder):
         self.trace = [[] for _ in range(batch)] if sampling.trace else None
         for each in lengths.unique().tolist():
             rows = (lengths == each).nonzero()[:, 0]
-            known = self._known(input_ids, known_mask, rows, each)
-            result = self._sample(state.select(rows), each, sampling, indices[rows.cpu()].tolist(), known)
-            captions[rows, :each] = self._finish(result.ids, known)
-            self.evaluations[rows.cpu()] = result.evaluations
+            copies = rows.repeat_interleave(num_candidates)
+            known = self._known(input_ids, known_mask, copies, each)
+            generators = caption_generators(sampling.seed, indices[rows.cpu()].tolist(), num_candidates)
+            result = self._sample(state.select(copies), each, sampling, generators, known)
+            finished = self._finish(result.ids, known)
+            chosen = self._consensus(finished, num_candidates)
+            captions[rows, :each] = finished[chosen]
+            self.evaluations[rows.cpu()] = result.evaluations.view(-1, num_candidates).sum(1)
             for step in result.trace or []:
-                for row, ids in zip(rows.tolist(), self._finish(step, known), strict=True):
+                for row, ids in zip(rows.tolist(), self._finish(step, known)[chosen], strict=True):
                     self.trace[row].append(ids)  # type: ignore[index]
         longest = (captions != self.config.pad_token_id).sum(1).max()
         return captions[:, : int(longest)]
@@ -385,7 +395,7 @@ class LadicDecoder(CaptionDecoder):
         state: VisionState,
         length: int,
         sampling: SamplingConfig,
-        indices: list[int],
+        generators: list[torch.Generator],
         known: tuple[Tensor, Tensor] | None,
     ) -> SampleResult:
         states = select_rows(self.denoiser.guided_state(state) if sampling.guidance_scale else state)
@@ -399,26 +409,33 @@ class LadicDecoder(CaptionDecoder):
             self.sampling_schedule,
             sampling,
             shape=(len(state), length, self.codec.latent_dim),
-            generator=caption_generators(sampling.seed, indices),
+            generator=generators,
             known=None if known is None else self.codec.token_latents[known[0]].float(),
             known_mask=None if known is None else known[1],
             device=self.device,
         )
 
+    def _consensus(self, captions: Tensor, num_candidates: int) -> Tensor:
+        """Rows int64[B] of the candidates int64[B * K, L] that are taken."""
+        config = self.config
+        special = [config.bos_token_id, config.eos_token_id, config.pad_token_id]
+        return consensus(captions, num_candidates, special_ids=[i for i in special if i is not None])
+
     def _finish(self, ids: Tensor, known: tuple[Tensor, Tensor] | None) -> Tensor:
         """Puts the given words in their places, and the special tokens around the words: int64[B, L]."""
-        config, stop = self.config, self.config.codec_config.stop_token_id
+        config = self.config
+        ids = ids.clone()
+        ids[:, -1] = config.eos_token_id  # as in every training caption
         ids = self.codec.targets(ids if known is None else torch.where(known[1], known[0], ids))
         place = torch.arange(ids.shape[1], device=ids.device)
-        ends = torch.where(ids == stop, 0, place).amax(1)  # last word; 0 if there is none
+        ends = torch.where(ids == config.codec_config.stop_token_id, 0, place).amax(1)  # last word; 0 if there is none
         finished = torch.full_like(ids, config.pad_token_id)
         for row, last in enumerate(ends.tolist()):
             words = ids[row, 1 : last + 1]
             words = words[words != config.eos_token_id]  # where the end token is the stop: a gap holds no word
             finished[row, 0] = config.bos_token_id
             finished[row, 1 : len(words) + 1] = words
-            if len(words) + 1 < ids.shape[1]:
-                finished[row, len(words) + 1] = config.eos_token_id
+            finished[row, len(words) + 1 : len(words) + 2] = config.eos_token_id
         return finished
 
 

@@ -68,9 +68,7 @@ CLAIMS = (
             Claim("consensus helps at equal evaluations", f"{sampler} 5x9 consensus", f"{sampler} 45"),
             Claim("guidance helps at equal evaluations", f"{sampler} 16 guided", f"{sampler} 16"),
             Claim("guidance helps at many evaluations", f"{sampler} 44 guided", f"{sampler} 45"),
-            Claim(
-                "the noise factor of training beats F = 1", f"{sampler} 30", f"{sampler} 30, F_sample 1"
-            ),
+            Claim("the noise factor of training beats F = 1", f"{sampler} 30", f"{sampler} 30, F_sample 1"),
         )
     ),
     Claim("8 evaluations keep 97 % of 30 steps", "dpmsolver++ 8", "dpmsolver++ 30", 0.97),

@@ -204,7 +204,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         raise ConfigError(
             f"the decoder of '{given.model}' is {type(captioner.decoder).__name__}; give a LaDiC captioner"
         )
-    data = load_caption_data(given.data, split=given.split, size=given.size, n_images=0)
+    data = load_caption_data(given.data, split=given.split, size=given.size, n_images=1)
     shared = {"model": folder_hash(Path(given.model)), "data": data.record.key, "scorers": scorer_ids()}
     dtype = str(captioner.dtype).removeprefix("torch.")
     file = RowFile(given.out, "ladic_sampling", collect(config=vars(given) | {"out": str(given.out)}, dtype=dtype))

@@ -11,6 +11,7 @@ import torch
 from vislex.benchmarks.caption_data import CaptionData, load_suite_captions
 from vislex.benchmarks.results import ModelInfo, Results, Run, content_key
 from vislex.captioner import Captioner
+from vislex.decoders.ladic.codec import LatentCodec
 from vislex.encoders.factory import create_encoder
 from vislex.text import load_tokenizer, prune_tokenizer
 
@@ -33,6 +34,25 @@ def captioner_folder(data: CaptionData, tmp_path_factory: pytest.TempPathFactory
         num_heads=2,
     )
     folder = tmp_path_factory.mktemp("captioner") / "tiny"
+    captioner.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def ladic_folder(data: CaptionData, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    texts = [text for references in data.record.references.values() for text in references]
+    tokenizer, index = prune_tokenizer(load_tokenizer(), texts)
+    torch.manual_seed(0)
+    captioner = Captioner.from_parts(
+        encoder=create_encoder("siglip-tiny", tiny=True),
+        decoder="ladic",
+        tokenizer=tokenizer,
+        codec=LatentCodec.create(tokenizer, texts, decoder_layers=1, token_index=index),
+        hidden_size=32,
+        num_layers=1,
+        num_heads=2,
+    )
+    folder = tmp_path_factory.mktemp("ladic") / "tiny"
     captioner.save_pretrained(folder)
     return folder
 

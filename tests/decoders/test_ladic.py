@@ -260,5 +260,7 @@ def test_wrong_calls_are_explained(decoder: LadicDecoder, make: Callable[..., La
         make(preconditionin=True)
     with pytest.raises(ConfigError, match="unknown preset 'papers'; did you mean 'paper'"):
         make("papers")
-    with pytest.raises(ConfigError, match=r"hidden_size 48 must be 32.*length 'guessed'|length 'guessed'.*hidden_size 48"):
+    with pytest.raises(
+        ConfigError, match=r"hidden_size 48 must be 32.*length 'guessed'|length 'guessed'.*hidden_size 48"
+    ):
         make("paper", hidden_size=48, length="guessed")

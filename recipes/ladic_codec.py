@@ -132,7 +132,7 @@ def run(config: LadicCodecConfig) -> Path:
         if config.progress:
             Console(stderr=True).print(_table(accuracies))
         _check(accuracies[0.0], config.least_accuracy)
-        codec.save_pretrained(output)
+        codec.to(torch.bfloat16).save_pretrained(output)
         (output / "README.md").write_text(_card(config, codec, accuracies), encoding="utf-8")
         figures |= {f"accuracy_{level:g}": accuracy for level, accuracy in accuracies.items()}
         finish_run("ladic_codec", config, output, figures, trainer.plan, suite={"suite": config.data})

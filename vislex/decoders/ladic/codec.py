@@ -97,7 +97,8 @@ class LatentCodec(PreTrainedModel):
         text_config.vocab_size = max(8, (text_config.pad_token_id or 0) + 1)  # its embeddings are not kept
         text_config._attn_implementation = "sdpa"
         self.upper = AutoModel.from_config(text_config).encoder.layer
-        self.transform = nn.Sequential(nn.Linear(width, width), nn.GELU(), nn.LayerNorm(width))
+        norm = nn.LayerNorm(width, eps=text_config.layer_norm_eps)
+        self.transform = nn.Sequential(nn.Linear(width, width), nn.GELU(), norm)
         self.embeddings = nn.Embedding(config.vocab_size, width)
         self.bias = nn.Parameter(torch.zeros(config.vocab_size))
         self.register_buffer("mean", torch.zeros(width))
@@ -164,7 +165,7 @@ class LatentCodec(PreTrainedModel):
             )
         special = special_tokens(tokenizer)
         config = LatentCodecConfig(
-            text_config=base.config,
+            text_config=copy.deepcopy(base.config),  # a composite config resets how its parts attend
             split_layer=split,
             decoder_layers=upper,
             vocab_size=len(tokenizer),
@@ -198,7 +199,6 @@ class LatentCodec(PreTrainedModel):
         """Takes embeddings, and the head's transform and bias where the checkpoint has one."""
         self.embeddings.weight.copy_(model.get_input_embeddings().weight[self.token_index])
         dense, norm = self.transform[0], self.transform[2]
-        norm.eps = self.config.text_config.layer_norm_eps
         dense.weight.normal_(std=0.02)
         dense.bias.zero_()
         head = getattr(getattr(model, "cls", None), "predictions", None)
@@ -380,6 +380,8 @@ def load_codec(source: str | Path) -> LatentCodec:
     Raises:
         CheckpointError: If there is none, or it is incomplete (a codec without its statistics decodes noise).
     """
+    import vislex.auto  # noqa: F401
+
     folder = Path(source) if Path(source).is_dir() else shipped(str(source))
     check_folder(folder)
     config = LatentCodecConfig.from_pretrained(folder)

@@ -99,10 +99,14 @@ def command(
         if task == "retrieval":
             runs = _retrieval(names, loaded, **options)
         else:
-            generation = {"num_beams": num_beams, "max_new_tokens": max_new_tokens, "prompt": prompt}
             from vislex.config import parse_overrides
 
-            generation["options"] = parse_overrides(option or [])
+            generation = {
+                "num_beams": num_beams,
+                "max_new_tokens": max_new_tokens,
+                "prompt": prompt,
+                "options": parse_overrides(option or []),
+            }
             runs = _captioning(names, loaded, generation, bounds, **options)
     _show(task, runs, record, out, json)
 

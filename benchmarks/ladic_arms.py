@@ -29,6 +29,10 @@ def _arms() -> dict[str, dict[str, Any]]:
     for sampler in LONG:
         arms[f"{sampler} 45"] = _plain(sampler, 45)
         arms[f"{sampler} 15+30 back&refine"] = {**_plain(sampler, 30), "refine_at": 0.5, "refine_fraction": 0.5}
+        arms[f"{sampler} 15+30 back&refine, one time"] = {
+            **arms[f"{sampler} 15+30 back&refine"],
+            "token_times": False,
+        }
         arms[f"{sampler} 5x9 consensus"] = {**_plain(sampler, 9), "num_candidates": 5}
         arms[f"{sampler} 44 guided"] = _guided(sampler, 44)
         arms[f"{sampler} 60 guided"] = _guided(sampler, 60)
@@ -65,6 +69,11 @@ CLAIMS = (
         for sampler in LONG
         for claim in (
             Claim("Back&Refine helps at equal evaluations", f"{sampler} 15+30 back&refine", f"{sampler} 45"),
+            Claim(
+                "Back&Refine gains from times of each token",
+                f"{sampler} 15+30 back&refine",
+                f"{sampler} 15+30 back&refine, one time",
+            ),
             Claim("consensus helps at equal evaluations", f"{sampler} 5x9 consensus", f"{sampler} 45"),
             Claim("guidance helps at equal evaluations", f"{sampler} 16 guided", f"{sampler} 16"),
             Claim("guidance helps at many evaluations", f"{sampler} 44 guided", f"{sampler} 45"),

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from transformers import BertConfig, BertForMaskedLM
 
 from vislex.benchmarks.caption_data import CaptionData, load_suite_captions
 from vislex.benchmarks.results import ModelInfo, Results, Run, content_key
@@ -40,21 +41,25 @@ def captioner_folder(data: CaptionData, tmp_path_factory: pytest.TempPathFactory
 
 @pytest.fixture(scope="session")
 def ladic_folder(data: CaptionData, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    texts = [text for references in data.record.references.values() for text in references]
-    tokenizer, index = prune_tokenizer(load_tokenizer(), texts)
+    """An untrained LaDiC captioner whose latents are those of a BERT of two layers of width 16."""
     torch.manual_seed(0)
+    texts = [text for references in data.record.references.values() for text in references]
+    tokenizer = prune_tokenizer(load_tokenizer(), [*texts, "."])[0]
+    folder = tmp_path_factory.mktemp("ladic")
+    shape = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
+    BertForMaskedLM(BertConfig(vocab_size=len(tokenizer), **shape)).save_pretrained(folder / "bert")
+    tokenizer.save_pretrained(folder / "bert")
     captioner = Captioner.from_parts(
         encoder=create_encoder("siglip-tiny", tiny=True),
         decoder="ladic",
         tokenizer=tokenizer,
-        codec=LatentCodec.create(tokenizer, texts, decoder_layers=1, token_index=index),
+        codec=LatentCodec.create(tokenizer, texts, text_model=folder / "bert"),
         hidden_size=32,
         num_layers=1,
         num_heads=2,
     )
-    folder = tmp_path_factory.mktemp("ladic") / "tiny"
-    captioner.save_pretrained(folder)
-    return folder
+    captioner.save_pretrained(folder / "tiny")
+    return folder / "tiny"
 
 
 def made_run(data: CaptionData, row: str, shift: float, *, seed: int | None = 0, **info: object) -> Run:

@@ -29,7 +29,9 @@ __all__ = [
     "Run",
     "Timing",
     "content_key",
+    "locked",
     "read_results",
+    "replace_text",
 ]
 
 FORMAT: Literal["vislex-results@1"] = "vislex-results@1"
@@ -216,33 +218,36 @@ class ResultsFile:
 
     def append(self, run: Run, data: DataRecord | None = None) -> None:
         """Adds a finished run; other processes may append at the same time."""
-        with self._locked():
+        with locked(self.path):
             results = self.load()
             results.add(run, data)
-            self._write(results)
+            replace_text(self.path, results.model_dump_json(exclude_defaults=False))
 
     def set_config(self, config: dict[str, Any]) -> None:
         """Writes the comparison's config, before the first run."""
-        with self._locked():
+        with locked(self.path):
             results = self.load()
             results.config = config
-            self._write(results)
+            replace_text(self.path, results.model_dump_json(exclude_defaults=False))
 
-    @contextlib.contextmanager
-    def _locked(self) -> Iterator[None]:
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        with self.path.with_name(f".{self.path.name}.lock").open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            yield
 
-    def _write(self, results: Results) -> None:
-        text = results.model_dump_json(exclude_defaults=False)
-        with tempfile.NamedTemporaryFile("w", dir=self.path.parent, prefix=f".{self.path.name}.", delete=False) as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(file.name).chmod(0o644)
-        Path(file.name).replace(self.path)
+@contextlib.contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Keeps other processes from changing a result file, and makes its folder."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.with_name(f".{path.name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def replace_text(path: Path, text: str) -> None:
+    """Replaces a file as a whole or not at all."""
+    with tempfile.NamedTemporaryFile("w", dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    Path(file.name).chmod(0o644)
+    Path(file.name).replace(path)
 
 
 def read_results(paths: Sequence[str | Path]) -> Results:

@@ -28,6 +28,7 @@ from vislex.metrics import score_captions
 from vislex.processing import create_image_processor
 from vislex.text import load_tokenizer, prune_tokenizer
 from vislex.training.captions import CaptionBank, generator
+from vislex.training.distill import caption_all
 from vislex.training.draws import Draws
 from vislex.training.features import cached_features
 from vislex.training.parts import PartSettings
@@ -42,10 +43,15 @@ Inputs = Callable[[np.ndarray], dict[str, Any]]
 
 
 class CaptionParts(Config):
-    """How encoder and decoder are trained."""
+    """How encoder and decoder are trained.
+
+    Attributes:
+        others: Parts of these that are trained in another way, by dotted name ("decoder.codec").
+    """
 
     encoder: PartSettings = PartSettings(mode="frozen")
     decoder: PartSettings = PartSettings()
+    others: dict[str, PartSettings] = Field(default_factory=dict)
 
 
 class CaptionConfig(TrainingSettings):
@@ -61,9 +67,12 @@ class CaptionConfig(TrainingSettings):
         train_size: Images of the training split that are used; None takes all (openmoji: its default size).
         prune_vocabulary: Whether to keep only the word pieces that occur in the training captions.
         cache_features: Whether a frozen encoder is run only once; the cache is below ``VISLEX_CACHE``.
-        validation_beams: Beams of the captions written for validation.
         save_dtype: Number format of the saved weights; training keeps float32, and so does loading unless it is told
             another: bfloat16 halves the folder.
+        validation_options: Options of ``generate`` for the captions written for validation.
+        distill_from: A trained captioner's folder: its captions of the training images take the place of references.
+        distill_share: Share of the training captions that are the teacher's.
+        distill_options: Options of ``generate`` for the teacher's captions.
     """
 
     budget_table: ClassVar[str] = "caption"
@@ -85,8 +94,11 @@ class CaptionConfig(TrainingSettings):
     prune_vocabulary: bool = True
     max_length: int = Field(40, ge=4)
     cache_features: bool = True
-    validation_beams: int = Field(1, ge=1)
     save_dtype: Literal["float32", "bfloat16"] = "float32"
+    validation_options: dict[str, Any] = Field(default_factory=dict)
+    distill_from: Path | None = None
+    distill_share: float = Field(1.0, gt=0, le=1)
+    distill_options: dict[str, Any] = Field(default_factory=dict)
 
 
 def run(config: CaptionConfig) -> Path:
@@ -109,10 +121,15 @@ def run(config: CaptionConfig) -> Path:
     decoder = create_decoder(config.decoder, encoder.spec, tokenizer, **options)
     captioner = Captioner.from_parts(encoder=encoder, decoder=decoder, tokenizer=tokenizer)
     inputs, val_inputs = (_inputs(config, captioner, dataset) for dataset in (train, val))
-    bank = CaptionBank(references, tokenizer, max_length=decoder.config.max_length)
+    taught = [] if config.distill_from is None else teacher_captions(config, train)
+    bank = CaptionBank([*references, *([text] for text in taught)], tokenizer, max_length=decoder.config.max_length)
 
     def pick(rows: np.ndarray, positions: np.ndarray) -> np.ndarray:
-        return bank.pick(rows, (generator(config.seed, int(position)) for position in positions))
+        generators = [generator(config.seed, int(position)) for position in positions]
+        if taught:  # the teacher's captions stand behind the references
+            from_teacher = np.array([g.random() < config.distill_share for g in generators])
+            rows = np.where(from_teacher, rows + len(references), rows)
+        return bank.pick(rows, iter(generators))
 
     def fetch(rows: np.ndarray, positions: np.ndarray) -> dict[str, Any]:
         return {**inputs(rows), **bank.batch(pick(rows, positions))}
@@ -120,7 +137,7 @@ def run(config: CaptionConfig) -> Path:
     trainer = PartTrainer(
         captioner,
         config,
-        parts={"encoder": config.parts.encoder, "decoder": config.parts.decoder},
+        parts={"encoder": config.parts.encoder, "decoder": config.parts.decoder, **config.parts.others},
         draws=Draws(
             len(train),
             total_draws(config),
@@ -156,7 +173,7 @@ def _encoder(config: CaptionConfig) -> VisionEncoder:
 
 
 class Validation:
-    """Loss on one caption an image, and the scores of greedy (or beam) captions, on a few images."""
+    """Loss on one caption an image, and the scores of the captions that are written, on a few images."""
 
     def __init__(
         self,
@@ -180,7 +197,7 @@ class Validation:
             batch = _to(self.bank.batch(self.bank.starts[rows]), device)
             losses.append(float(captioner(**inputs, **batch).loss))
             lengths.append(len(rows))
-            ids = captioner.generate(**inputs, num_beams=self.config.validation_beams)
+            ids = captioner.generate(**inputs, indices=torch.from_numpy(rows), **self.config.validation_options)
             texts += captioner.processor.decode_captions(ids)
         scores = score_captions(dict(enumerate(texts)), dict(enumerate(self.references)))
         kept = {name: scores[name] for name in ("CIDEr-D", "BLEU-4")}
@@ -200,6 +217,17 @@ def _inputs(config: CaptionConfig, captioner: Captioner, dataset: Dataset) -> In
 
         return from_cache
     return lambda rows: dict(processor(dataset[rows.tolist()]["image"], return_tensors="pt"))
+
+
+def teacher_captions(config: CaptionConfig, dataset: Dataset) -> list[str]:
+    """One caption of the teacher for each image (sequence-level distillation, arXiv 1606.07947), cached."""
+    assert config.distill_from is not None
+    return caption_all(
+        Captioner.from_pretrained(config.distill_from),
+        dataset,
+        provenance=_provenance(config),
+        **config.distill_options,
+    )
 
 
 def _load(config: CaptionConfig, split: str, size: int | None) -> Dataset:

@@ -25,6 +25,7 @@ def register() -> None:
     """Registers every encoder and decoder of the catalog and of installed plug-ins, and the captioner."""
     from vislex.captioner import Captioner, CaptionerConfig
     from vislex.captioner_processing import CaptionProcessor
+    from vislex.decoders.ladic.codec import LatentCodec, LatentCodecConfig
 
     for kind in ("encoders", "decoders"):
         for entry in {entry.target: entry for entry in registry(kind)}.values():
@@ -38,6 +39,8 @@ def register() -> None:
                 continue
             AutoConfig.register(part.config_class.model_type, part.config_class, exist_ok=True)
             AutoModel.register(part.config_class, part, exist_ok=True)
+    AutoConfig.register(LatentCodecConfig.model_type, LatentCodecConfig, exist_ok=True)
+    AutoModel.register(LatentCodecConfig, LatentCodec, exist_ok=True)
     AutoConfig.register(CaptionerConfig.model_type, CaptionerConfig, exist_ok=True)
     AutoModel.register(CaptionerConfig, Captioner, exist_ok=True)
     AutoModelForImageTextToText.register(CaptionerConfig, Captioner, exist_ok=True)

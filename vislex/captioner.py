@@ -243,6 +243,7 @@ class Captioner(PreTrainedModel, GenerationMixin):
         vision_mask: Tensor | None = None,
         input_ids: Tensor | None = None,
         attention_mask: Tensor | None = None,
+        indices: Tensor | None = None,
         spatial_shapes: Tensor | None = None,
         pixel_attention_mask: Tensor | None = None,
         **kwargs: Any,
@@ -256,6 +257,7 @@ class Captioner(PreTrainedModel, GenerationMixin):
             vision_mask: bool[B, N], where ``vision_tokens`` is a bare tensor.
             input_ids: int64[B, P] beginnings of the captions; a last [SEP], which processors add, is dropped.
             attention_mask: int64[B, P]; the beginnings of one call must be equally long, so it must be all ones.
+            indices: int64[B], number of each caption in the run, for decoders whose noise follows from it.
             spatial_shapes: int64[B, 2] of variable-length encoders.
             pixel_attention_mask: bool[B, N] of variable-length encoders.
             **kwargs: Fields of ``GenerationConfig`` and the decoder's own options.
@@ -272,6 +274,8 @@ class Captioner(PreTrainedModel, GenerationMixin):
                 input_ids = input_ids[:, :-1]
             if input_ids.shape[1] > 1:
                 kwargs["input_ids"] = input_ids
+        if indices is not None and self.decoder.draws_noise:
+            kwargs["indices"] = indices
         return self.decoder.generate(
             vision_tokens=vision, generation_config=generation_config or self.generation_config, **kwargs
         )
@@ -296,7 +300,8 @@ class Captioner(PreTrainedModel, GenerationMixin):
         captions: list[Caption] = []
         try:
             while batch := list(islice(queue, batch_size)):
-                captions.extend(self._caption_batch([_open(image) for image in batch], options))
+                indices = torch.arange(len(captions), len(captions) + len(batch))
+                captions.extend(self._caption_batch([_open(image) for image in batch], {"indices": indices, **options}))
         finally:
             self.train(training)
         return captions

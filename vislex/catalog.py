@@ -387,6 +387,11 @@ DECODERS: dict[str, Row] = {
         "causal text transformer that looks at the vision tokens in every layer (BLIP)",
         {},
     ),
+    "ladic": (
+        "vislex.decoders.ladic.decoder:LadicDecoder",
+        "diffusion in the latent space of a split BERT: all words at once (LaDiC)",
+        {},
+    ),
     "prefix": (
         "vislex.decoders.prefix:PrefixDecoder",
         "vision tokens before the words in one causal language model (ClipCap, GIT)",
@@ -415,6 +420,11 @@ RECIPES: dict[str, Row] = {
     "caption": (
         "vislex.recipes.caption:RECIPE",
         "a captioner: any encoder (frozen, LoRA or full) and any decoder, on a suite or photographs",
+        {},
+    ),
+    "ladic_codec": (
+        "vislex.recipes.ladic_codec:RECIPE",
+        "the latent space of LaDiC: reads a split BERT's latents back into words, from captions alone",
         {},
     ),
     "siglip_pretrain": (

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import torch
-from transformers import PreTrainedTokenizerFast
+from transformers import BertConfig, BertForMaskedLM, PreTrainedTokenizerFast
 
 from vislex.decoders.base import CaptionDecoder
 from vislex.decoders.factory import create_decoder
+from vislex.decoders.ladic.codec import LatentCodec
 from vislex.specs import EncoderSpec
 from vislex.text import load_tokenizer, prune_tokenizer
 
@@ -44,3 +46,24 @@ def make_decoder(spec: EncoderSpec, tokenizer: PreTrainedTokenizerFast) -> Calla
 @pytest.fixture(params=["cross_attention", "prefix"])
 def decoder(request: pytest.FixtureRequest, make_decoder: Callable[..., CaptionDecoder]) -> CaptionDecoder:
     return make_decoder(request.param)
+
+
+@pytest.fixture(scope="session")
+def tiny_bert(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of a BERT of four layers of width 16 with a head, and MiniLM's tokenizer pruned to the corpus."""
+    torch.manual_seed(0)
+    folder = tmp_path_factory.mktemp("bert")
+    pruned = prune_tokenizer(load_tokenizer(), [*CORPUS, "."])[0]
+    sizes = {"hidden_size": 16, "num_hidden_layers": 4, "num_attention_heads": 2, "intermediate_size": 32}
+    config = BertConfig(vocab_size=len(pruned), max_position_embeddings=32, initializer_range=0.4, **sizes)
+    BertForMaskedLM(config).save_pretrained(folder)
+    pruned.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def codec(tiny_bert: Path, tokenizer: PreTrainedTokenizerFast) -> LatentCodec:
+    """An untrained codec of that BERT for the tokenizer without full stops."""
+    own = load_tokenizer(tiny_bert)
+    index = torch.tensor([own.get_vocab()[p] for p in sorted(tokenizer.get_vocab(), key=tokenizer.get_vocab().get)])
+    return LatentCodec.create(tokenizer, CORPUS, text_model=tiny_bert, token_index=index)

@@ -93,3 +93,30 @@ def test_another_configuration_does_not_resume_a_run(tmp_path: Path) -> None:
     train(folder, "save_every=2", "steps=2", "eval_every=2")
     with pytest.raises(ConfigError, match=r"other values of batch_size"):
         train(folder, "save_every=2", "steps=2", "eval_every=2", "batch_size=2")
+
+
+def test_a_teachers_captions_take_the_place_of_references(tmp_path: Path) -> None:
+    teacher = train(tmp_path / "teacher", "steps=1", "eval_every=1")
+    learn = ["steps=2", "eval_every=2", "log_every=1", f"distill_from={teacher}", "distill_options={max_new_tokens: 3}"]
+    taught = losses(train(tmp_path / "taught", *learn))
+    (cached,) = (tmp_path / "cache" / "captions").iterdir()
+    texts = json.loads(cached.read_text())
+    assert len(texts) == 12
+    cached.write_text(json.dumps(["a tulip"] * 12))  # read, not written again
+    assert losses(train(tmp_path / "again", *learn)) != taught
+    mixed = losses(train(tmp_path / "mixed", *learn, "distill_share=0.5"))
+    assert mixed not in (taught, losses(train(tmp_path / "plain", "steps=2", "eval_every=2", "log_every=1")))
+
+
+def test_a_part_of_a_part_is_trained_in_another_way(tmp_path: Path) -> None:
+    options = ["steps=2", "eval_every=2", "parts.others={decoder.text_decoder.bert.embeddings: {mode: frozen}}"]
+    record = json.loads((train(tmp_path / "run", *options) / "run.json").read_text())
+    parts = {row["part"]: row for row in record["parts"]}
+    assert parts["decoder.text_decoder.bert.embeddings"]["trainable"] == 0
+    assert 0 < parts["decoder"]["trainable"] == record["parameters"]["trainable"]
+
+
+def test_validation_writes_captions_as_it_is_told(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="'num_beam'; did you mean 'num_beams'"):
+        train(tmp_path / "wrong", "validation_options={num_beam: 2}")
+    train(tmp_path / "right", "steps=1", "eval_every=1", "validation_options={num_beams: 2}")

@@ -53,6 +53,9 @@ class CaptionDecoder(PreTrainedModel):
 
     ``evaluations`` holds the network evaluations that the last ``generate`` spent on each caption, int64[B]: one
     forward of one caption counts one, so a guided step counts two and a beam of four counts four a token.
+
+    ``draws_noise`` says that captions are made from noise: ``generate`` then takes ``indices`` int64[B], the number of
+    each caption in the run, so that a seed gives the same captions at any batch size.
     """
 
     config_class = CaptionDecoderConfig
@@ -60,6 +63,7 @@ class CaptionDecoder(PreTrainedModel):
     main_input_name = "input_ids"
     base_model_prefix = ""
     evaluations: Tensor | None = None
+    draws_noise = False
 
     def forward(
         self,

@@ -16,6 +16,7 @@ from PIL import Image
 from vislex.encoders.base import VisionEncoder
 from vislex.encoders.sources import weights_digest
 from vislex.errors import ConfigError
+from vislex.modules.digest import weights_digest
 from vislex.specs import VisionTokens
 from vislex.training.cache import array_on_disk, content_key, in_batches, rows_digest
 from vislex.training.cache import cache_dir as user_cache

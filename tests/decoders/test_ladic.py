@@ -1,0 +1,266 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from transformers import GenerationConfig, PreTrainedTokenizerFast
+
+from vislex.decoders.factory import create_decoder
+from vislex.decoders.ladic.codec import LatentCodec
+from vislex.decoders.ladic.decoder import LadicDecoder
+from vislex.decoders.ladic.losses import draw, latent_loss
+from vislex.diffusion.noise import NoiseSchedule
+from vislex.errors import ConfigError, SpecError
+from vislex.specs import EncoderSpec, Grid, VisionTokens
+from vislex.text import encode_captions
+
+PRESETS = ["fast", "paper", "released"]
+MASK = torch.tensor([[1, 1, 1, 0, 0, 0], [1, 1, 1, 1, 1, 1], [1, 1, 1, 1, 1, 0]]).bool()
+
+
+def tokens(batch: int = 3) -> Tensor:
+    return torch.randn(batch, 6, 24, generator=torch.Generator().manual_seed(1))
+
+
+@pytest.fixture(scope="module")
+def make(spec: EncoderSpec, tokenizer: PreTrainedTokenizerFast, codec: LatentCodec) -> Callable[..., LadicDecoder]:
+    def build(preset: str = "fast", **options: Any) -> LadicDecoder:
+        torch.manual_seed(0)
+        sizes = {"num_layers": 2, "num_heads": 4, "max_length": 16, "dropout": 0.0, "intermediate_size": 32}
+        own = options.pop("spec", spec)
+        decoder = create_decoder("ladic", own, tokenizer, preset=preset, codec=codec, **{**sizes, **options}).eval()
+        with torch.no_grad():
+            for name, parameter in decoder.named_parameters():
+                if parameter.ndim > 1 and not name.startswith("codec."):
+                    parameter.normal_(std=0.2 if preset == "fast" else 0.7)
+        return decoder
+
+    return build
+
+
+@pytest.fixture(params=PRESETS)
+def decoder(request: pytest.FixtureRequest, make: Callable[..., LadicDecoder]) -> LadicDecoder:
+    return make(request.param)
+
+
+@pytest.fixture
+def batch(tokenizer: PreTrainedTokenizerFast) -> dict[str, Tensor]:
+    return encode_captions(tokenizer, ["a red dog", "two unfathomable kites on a green background", "a drum"])
+
+
+FEW = {"num_inference_steps": 3, "stride": None}
+
+
+def test_the_loss_is_that_of_one_drawn_time(make: Callable[..., LadicDecoder], batch: dict[str, Tensor]) -> None:
+    decoder = make(cross_entropy_weight=0.0, length_weight=0.0, keep_words=0.0, self_conditioning="none")
+    ids = torch.nn.functional.pad(batch["input_ids"], (0, 16 - batch["input_ids"].shape[1]))
+    mask = torch.nn.functional.pad(batch["attention_mask"], (0, 16 - batch["attention_mask"].shape[1]))
+    x0 = decoder.codec.encode(ids, mask)
+    generator = torch.Generator().manual_seed(0)
+    drawn = draw(
+        tuple(x0.shape), 1000, drop_image=0, keep_words=0, self_conditioning=0, device=x0.device, generator=generator
+    )
+    times = drawn.timesteps[:, None].expand(3, 16)
+    noised = decoder.schedule.add_noise(x0, drawn.noise, times)
+    state = decoder.denoiser.vision_state(VisionTokens(decoder.projection(tokens())))
+    counts = torch.arange(16) < torch.tensor([8, 16, 8])[:, None]
+    prediction = decoder.denoise(noised, times, None, state, decoder.schedule, counts)
+    expected = (prediction - x0).square().mean(-1)[counts].mean()
+    torch.testing.assert_close(decoder(tokens(), **batch).loss, expected)
+
+
+def test_losses_by_hand() -> None:
+    schedule = NoiseSchedule.create(noise_factor=4.0)
+    x0 = torch.zeros(2, 2, 4)
+    prediction = torch.ones(2, 2, 4) * torch.tensor([1.0, 3.0])[:, None, None]
+    counts = torch.tensor([[True, True], [True, False]])
+    times = torch.tensor([10, 900])
+    shared = {"counts": counts, "timesteps": times, "schedule": schedule}
+    assert float(latent_loss(prediction, x0, kind="l2", **shared)) == pytest.approx((2 + 2 + 6) / 3)
+    assert float(latent_loss(prediction, x0, kind="mse", **shared)) == pytest.approx((1 + 1 + 9) / 3)
+    snr = schedule.log_snr(times).exp().clamp(max=5)
+    weights = snr / snr.mean()
+    expected = (2 * weights[0] + 9 * weights[1]) / 3
+    assert float(latent_loss(prediction, x0, kind="mse", min_snr_gamma=5, **shared)) == pytest.approx(float(expected))
+
+
+def test_draws_spread_the_times_and_keep_their_shares() -> None:
+    torch.manual_seed(0)
+    drawn = draw((400, 8, 2), 1000, drop_image=0.1, keep_words=0.25, self_conditioning=1.0, device=torch.device("cpu"))
+    even = 1 + torch.arange(400) * 998 / 400
+    assert (drawn.timesteps.sort().values - even).abs().max() < 4
+    assert 20 <= int(drawn.dropped.sum()) <= 60
+    assert 60 <= int(drawn.kept.any(1).sum()) <= 110
+    assert drawn.shows_prediction
+
+
+def test_the_image_and_the_words_matter(decoder: LadicDecoder, batch: dict[str, Tensor]) -> None:
+    logits = decoder(tokens(), **batch).logits
+    assert not torch.allclose(logits, decoder(tokens().flip(0), **batch).logits)
+    other = torch.where(MASK[..., None], tokens(), torch.full((), 50.0))
+    masked = decoder(VisionTokens(tokens(), MASK), **batch)
+    torch.testing.assert_close(masked.loss, decoder(VisionTokens(other, MASK), **batch).loss)
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_every_weight_learns(make: Callable[..., LadicDecoder], batch: dict, spec: EncoderSpec, preset: str) -> None:
+    decoder = make(preset, spec=spec.replace(grid=Grid(2, 3)), self_conditioning_p=1.0, drop_image=0.5).train()
+    decoder(tokens(), **batch).loss.backward()
+    assert [name for name, value in decoder.named_parameters() if value.grad is None] == []
+
+
+def test_validation_repeats_itself_and_training_does_not(decoder: LadicDecoder, batch: dict[str, Tensor]) -> None:
+    assert torch.equal(decoder(tokens(), **batch).loss, decoder(tokens(), **batch).loss)
+    decoder.train()
+    assert not torch.equal(decoder(tokens(), **batch).loss, decoder(tokens(), **batch).loss)
+
+
+@pytest.mark.parametrize("options", [{}, {"guidance_scale": 1.0}, {"sampler": "renoise"}, {"refine_at": 0.5}])
+@pytest.mark.parametrize("mask", [None, MASK])
+def test_a_batch_equals_its_singles(decoder: LadicDecoder, options: dict, mask: Tensor | None) -> None:
+    together = decoder.generate(vision_tokens=VisionTokens(tokens(), mask), **FEW, **options)
+    evaluations = decoder.evaluations
+    for row in range(3):
+        kept = tokens()[row : row + 1, : 6 if mask is None else int(mask[row].sum())]
+        alone = decoder.generate(vision_tokens=kept, indices=torch.tensor([row]), **FEW, **options)
+        assert torch.equal(together[row, : alone.shape[1]], alone[0])
+        assert (together[row, alone.shape[1] :] == decoder.config.pad_token_id).all()
+        assert int(decoder.evaluations) == int(evaluations[row])
+
+
+def test_the_seed_decides(decoder: LadicDecoder) -> None:
+    first = decoder.generate(vision_tokens=tokens(), seed=3, **FEW)
+    assert torch.equal(first, decoder.generate(vision_tokens=tokens(), seed=3, **FEW))
+    others = [decoder.generate(vision_tokens=tokens(), seed=seed, **FEW) for seed in range(4, 8)]
+    assert any(first.shape != other.shape or not torch.equal(first, other) for other in others)
+
+
+def test_captions_are_well_formed(decoder: LadicDecoder) -> None:
+    ids = decoder.generate(vision_tokens=tokens(), **FEW)
+    config = decoder.config
+    assert (ids[:, 0] == config.bos_token_id).all()
+    for row in ids.tolist():
+        words = row[1 : row.index(config.eos_token_id)]
+        assert not {config.bos_token_id, config.pad_token_id} & set(words)
+        assert set(row[len(words) + 2 :]) <= {config.pad_token_id}
+
+
+def test_evaluations_count_guided_steps_twice(make: Callable[..., LadicDecoder]) -> None:
+    decoder = make(length="fixed")
+    for options, expected in (
+        ({"guidance_scale": 0.0}, 4),
+        ({"guidance_scale": 1.0}, 8),
+        ({"guidance_scale": 1.0, "guidance_interval": [0.0, 0.6]}, 6),
+        ({"guidance_scale": 0.0, "refine_at": 0.5, "refine_steps": 3}, 5),
+    ):
+        decoder.generate(vision_tokens=tokens(), sampler="ddim", num_inference_steps=4, **options)
+        assert decoder.evaluations.tolist() == [expected] * 3
+    released = make("released")
+    released.generate(vision_tokens=tokens(1))
+    assert released.evaluations.tolist() == [68]
+
+
+def test_given_words_are_kept(decoder: LadicDecoder, tokenizer: PreTrainedTokenizerFast) -> None:
+    ids = encode_captions(tokenizer, ["a red dog left of a cat"])["input_ids"].expand(3, -1)
+    mask = torch.rand(ids.shape, generator=torch.Generator().manual_seed(0)) < 0.5
+    mask[:, 0] = mask[:, -1] = True
+    made = decoder.generate(vision_tokens=tokens(), input_ids=ids, known_mask=mask, **FEW)
+    assert made.shape == ids.shape  # the end is given: nothing follows
+    for row in range(3):  # in their order, whatever is put between them
+        words, wanted = made[row].tolist(), ids[row][mask[row]].tolist()
+        assert [w for w in words if w in wanted][-1] == wanted[-1]
+    begun = decoder.generate(vision_tokens=tokens(), input_ids=ids[:, :4], **FEW)
+    assert torch.equal(begun[:, :4], ids[:, :4])
+
+
+def test_lengths(make: Callable[..., LadicDecoder], batch: dict[str, Tensor]) -> None:
+    decoder = make()
+    vision = tokens()
+    lengths = decoder.length_head.predict(VisionTokens(decoder.projection(vision)))
+    assert set(lengths.tolist()) <= {8, 16}
+    decoder.length_head.classifier[-1].bias.data = torch.tensor([50.0, 0.0])
+    assert decoder.generate(vision_tokens=vision, **FEW).shape[1] <= 8
+    assert decoder.generate(vision_tokens=vision, max_new_tokens=3, **FEW).shape[1] <= 4
+    seen = []
+    decoder.denoiser.register_forward_pre_hook(lambda module, args: seen.append(args[0].shape[1]))
+    decoder.generate(vision_tokens=vision, length=13, **FEW)
+    assert set(seen) == {13}
+    seen.clear()
+    decoder(vision, **{name: value[:1].expand(3, -1)[:, :5] for name, value in batch.items()})
+    decoder(vision, **batch)
+    assert set(seen) == {8, 16}
+    with pytest.raises(ConfigError, match="at most 16"):
+        decoder.generate(vision_tokens=vision, length=17)
+
+
+def test_the_length_head_learns_lengths(make: Callable[..., LadicDecoder], batch: dict[str, Tensor]) -> None:
+    head = make().length_head
+    vision = VisionTokens(torch.randn(64, 3, 192))
+    lengths = torch.where(vision.tokens.mean((1, 2)) > 0, 4, 12)
+    optimizer = torch.optim.Adam(head.parameters(), lr=1e-2)
+    for _ in range(40):
+        optimizer.zero_grad()
+        head.loss(vision, lengths).backward()
+        optimizer.step()
+    assert torch.equal(head.predict(vision), torch.where(lengths == 4, 8, 16))
+
+
+def test_a_trace_shows_every_step(decoder: LadicDecoder) -> None:
+    decoder.generate(vision_tokens=tokens(), trace=True, **FEW)
+    assert [len(steps) for steps in decoder.trace] == [3] * 3 or decoder.config.sampling.get("refine_at")
+    assert all(ids[0] == decoder.config.bos_token_id for steps in decoder.trace for ids in steps)
+
+
+def test_preconditioning_is_exact_where_there_is_no_noise(make: Callable[..., LadicDecoder]) -> None:
+    decoder = make()
+    state = decoder.denoiser.vision_state(VisionTokens(decoder.projection(tokens())))
+    x = torch.randn(3, 8, decoder.codec.latent_dim)
+    clean = torch.zeros(3, 8, dtype=torch.long)
+    torch.testing.assert_close(decoder.denoise(x, clean, None, state, decoder.schedule), x)
+    plain = make(preconditioning=False)
+    assert not torch.allclose(plain.denoise(x, clean, None, state, plain.schedule), x)
+
+
+def test_quirks_of_the_release_are_switches(make: Callable[..., LadicDecoder]) -> None:
+    paper, released = make("paper"), make("released")
+    assert paper.config.hidden_size == 2 * paper.codec.latent_dim
+    times = torch.tensor([500])
+    assert float(released.schedule.alpha_sigma(times)[1]) > 1 > float(paper.schedule.alpha_sigma(times)[1])
+    assert released.sampling_schedule.noise_factor == 1.0
+    assert paper.sampling_schedule.noise_factor == 4.0
+    assert int(released.sampling_schedule.told(torch.tensor([10]))) == 15
+
+
+def test_the_candidate_that_agrees_most_is_taken(make: Callable[..., LadicDecoder]) -> None:
+    decoder = make(length="fixed", sampling={"num_inference_steps": 2, "guidance_scale": 1.0})
+    chosen = decoder.generate(vision_tokens=tokens(), num_candidates=3)
+    assert decoder.evaluations.tolist() == [12] * 3
+    for row in range(3):
+        alone = decoder.generate(vision_tokens=tokens()[row : row + 1], num_candidates=3, indices=torch.tensor([row]))
+        assert torch.equal(chosen[row, : alone.shape[1]], alone[0])
+    with pytest.raises(ConfigError, match="num_candidates=0"):
+        decoder.generate(vision_tokens=tokens(), num_candidates=0)
+
+
+def test_wrong_calls_are_explained(decoder: LadicDecoder, make: Callable[..., LadicDecoder]) -> None:
+    with pytest.raises(ConfigError, match="'num_inference_step'; did you mean 'num_inference_steps'"):
+        decoder.generate(vision_tokens=tokens(), num_inference_step=2)
+    with pytest.raises(ConfigError, match="no beams"):
+        decoder.generate(vision_tokens=tokens(), num_beams=2)
+    with pytest.raises(ConfigError, match="does not know top_p"):
+        decoder.generate(vision_tokens=tokens(), generation_config=GenerationConfig(top_p=0.5))
+    with pytest.raises(SpecError, match="Captioner"):
+        decoder.generate(pixel_values=torch.zeros(1, 3, 8, 8))
+    with pytest.raises(SpecError, match="20 tokens"):
+        decoder(tokens(1), torch.ones(1, 20, dtype=torch.long))
+    with pytest.raises(ConfigError, match="'preconditionin'.*did you mean 'preconditioning'"):
+        make(preconditionin=True)
+    with pytest.raises(ConfigError, match="unknown preset 'papers'; did you mean 'paper'"):
+        make("papers")
+    with pytest.raises(
+        ConfigError, match=r"hidden_size 48 must be 32.*length 'guessed'|length 'guessed'.*hidden_size 48"
+    ):
+        make("paper", hidden_size=48, length="guessed")

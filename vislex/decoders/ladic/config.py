@@ -1,0 +1,116 @@
+"""Config of ``LadicDecoder``: what differs between the released model, the paper and the fast variant is a field."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from transformers.configuration_utils import SubConfigSpec
+
+from vislex.decoders.base import CaptionDecoderConfig
+from vislex.decoders.ladic.codec import LatentCodecConfig
+from vislex.errors import ConfigError
+
+__all__ = ["CHOICES", "LadicConfig"]
+
+CHOICES = {
+    "self_conditioning": ("concat", "project", "none"),
+    "time_embedding": ("add", "table", "none"),
+    "noise_schedule": ("linear", "cosine"),
+    "latent_loss": ("l2", "mse"),
+    "length": ("fixed", "predicted"),
+}
+
+
+class LadicConfig(CaptionDecoderConfig):
+    """Config of ``LadicDecoder``.
+
+    Attributes:
+        codec_config: Config of the latent codec.
+        vision_grid: Rows and columns of the map of vision tokens, which then get a learned position; None if none.
+        hidden_size: Width of the denoiser.
+        num_layers: Its layers.
+        num_heads: Its attention heads.
+        intermediate_size: Width inside its MLPs.
+        dropout: Its dropout.
+        pre_norm: Whether it normalises before each sub-layer; False is BERT's order.
+        time_embedding: How it is told the time; see ``Denoiser``.
+        null_tokens: Tokens of the learned null image.
+        self_conditioning: "concat" puts the previous prediction beside x_t on the channels, which makes the denoiser
+            twice as wide as the latents, "project" adds a projection of it, "none" leaves it out.
+        self_conditioning_p: Share of training batches that are shown a first prediction.
+        preconditioning: Whether the network predicts what the best linear guess alpha_t x_t leaves over, at the scale
+            of sigma_t; the latents then need not fit through a narrow denoiser.
+        num_train_timesteps: T.
+        noise_schedule: "linear" or "cosine".
+        noise_factor: F of training.
+        sampling_noise_factor: F of sampling; None takes that of training.
+        variance_preserving: Whether x_t is divided by its scale; the released model does not.
+        time_shift: Timesteps by which the network is told more than the truth while sampling.
+        latent_loss: "l2" is the mean over tokens of the un-squared norm (the paper's), "mse" the mean square.
+        cross_entropy_weight: Weight of the cross-entropy of the decoded prediction.
+        min_snr_gamma: Weighs the latent loss by min(SNR, gamma) (arXiv 2303.09556); None by 1.
+        drop_image: Share of training captions without their image, for guidance.
+        keep_words: Share of training captions of which some words are shown clean, each with its own time 0: what
+            Back&Refine and infilling ask for.
+        length: "fixed" denoises ``max_length`` positions, "predicted" as many as a head reads from the image.
+        length_bucket: Lengths are rounded up to a multiple of this.
+        length_weight: Weight of the length head's cross-entropy.
+        sampling: Options of ``SamplingConfig`` that ``generate`` takes unless told otherwise.
+    """
+
+    model_type = "vislex_ladic"
+    sub_configs_defaults = {"codec_config": SubConfigSpec(LatentCodecConfig)}  # noqa: RUF012
+
+    codec_config: Any = None
+    vision_grid: list[int] | tuple[int, ...] | None = None
+    hidden_size: int = 192
+    num_layers: int = 4
+    num_heads: int = 6
+    intermediate_size: int = 768
+    dropout: float = 0.1
+    pre_norm: bool = True
+    time_embedding: str = "add"
+    null_tokens: int = 1
+    self_conditioning: str = "project"
+    self_conditioning_p: float = 0.5
+    preconditioning: bool = True
+    num_train_timesteps: int = 1000
+    noise_schedule: str = "linear"
+    noise_factor: float = 4.0
+    sampling_noise_factor: float | None = None
+    variance_preserving: bool = True
+    time_shift: int = 0
+    latent_loss: str = "mse"
+    cross_entropy_weight: float = 0.2
+    min_snr_gamma: float | None = None
+    drop_image: float = 0.1
+    keep_words: float = 0.0
+    length: str = "fixed"
+    length_bucket: int = 8
+    length_weight: float = 0.1
+    sampling: dict[str, Any] | None = None
+
+    def check(self) -> None:
+        """Holds the choices against each other.
+
+        Raises:
+            ConfigError: Listing every value that does not fit.
+        """
+        problems = [
+            f"{name} '{getattr(self, name)}' is none of {', '.join(allowed)}"
+            for name, allowed in CHOICES.items()
+            if getattr(self, name) not in allowed
+        ]
+        for name in ("self_conditioning_p", "drop_image", "keep_words"):
+            if not 0 <= getattr(self, name) <= 1:
+                problems.append(f"{name} {getattr(self, name)} must be a share between 0 and 1")
+        width = self.codec_config.text_config.hidden_size
+        if self.self_conditioning == "concat" and self.hidden_size != 2 * width:
+            problems.append(
+                f"hidden_size {self.hidden_size} must be {2 * width}, twice the width of the latents, with "
+                "self_conditioning 'concat'; 'project' leaves it free"
+            )
+        if self.length_bucket < 1:
+            problems.append(f"length_bucket {self.length_bucket} must be at least 1")
+        if problems:
+            raise ConfigError("invalid LaDiC decoder: " + "; ".join(problems))

@@ -1,0 +1,456 @@
+"""``ladic``: a caption is denoised as a sequence of latents, all words at once, and read off at the end."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+from transformers import GenerationConfig
+
+from vislex.decoders.base import CaptionDecoder, CaptionDecoderOutput, as_vision_tokens
+from vislex.decoders.ladic.codec import LatentCodec, load_codec
+from vislex.decoders.ladic.config import LadicConfig
+from vislex.decoders.ladic.length import LengthHead, bucket
+from vislex.decoders.ladic.losses import cross_entropy, draw, latent_loss
+from vislex.decoders.ladic.mbr import consensus
+from vislex.decoders.ladic.presets import preset as preset_fields
+from vislex.decoders.ladic.sampling import (
+    SampleResult,
+    SamplingConfig,
+    caption_generators,
+    sample,
+    select_rows,
+)
+from vislex.decoders.projection import VisionProjection
+from vislex.diffusion.noise import NoiseSchedule
+from vislex.errors import ConfigError, SpecError, did_you_mean
+from vislex.modules.denoiser import Denoiser, VisionState
+from vislex.specs import EncoderSpec, Grid, VisionTokens
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerFast
+
+__all__ = ["LadicDecoder"]
+
+_SAMPLING = frozenset(field.name for field in fields(SamplingConfig))
+# What a GenerationConfig may hold without asking for something that this decoder does not do.
+_GENERATION = frozenset({"bos_token_id", "eos_token_id", "pad_token_id", "max_new_tokens", "transformers_version"})
+
+
+class LadicDecoder(CaptionDecoder):
+    """LaDiC (arXiv 2404.10763): diffusion in the latent space of a split BERT.
+
+    Attributes:
+        projection: Of the vision tokens, as in every decoder.
+        denoiser: Bidirectional transformer; the image's keys and values are computed once.
+        codec: Latents to words; saved with the decoder. Its frozen text encoder is fetched when training asks for it.
+        schedule: Noise of training.
+        sampling_schedule: Noise of sampling.
+        trace: For each caption of the last ``generate(trace=True)`` its ids int64[L] after every step.
+    """
+
+    config_class = LadicConfig
+    config: LadicConfig
+    draws_noise = True
+    _supports_sdpa = True
+
+    def __init__(self, config: LadicConfig) -> None:
+        super().__init__(config)
+        config.check()
+        grid = None if config.vision_grid is None else Grid(*config.vision_grid)
+        self.projection = VisionProjection(config.vision_dim, config.hidden_size, grid)
+        self.denoiser = Denoiser(
+            hidden_size=config.hidden_size,
+            num_layers=config.num_layers,
+            num_heads=config.num_heads,
+            intermediate_size=config.intermediate_size,
+            max_length=config.max_length,
+            vision_dim=config.hidden_size,
+            dropout=config.dropout,
+            pre_norm=config.pre_norm,
+            time_embedding=config.time_embedding,  # type: ignore[arg-type]
+            null_tokens=config.null_tokens,
+        )
+        self.codec = LatentCodec(config.codec_config)
+        width = self.codec.latent_dim
+        if config.self_conditioning != "concat":
+            self.input = nn.Linear(width, config.hidden_size)
+            self.output = nn.Linear(config.hidden_size, width)
+        if config.self_conditioning == "project":
+            self.previous = nn.Linear(width, config.hidden_size, bias=False)
+        if config.length == "predicted":
+            self.length_head = LengthHead(config.hidden_size, config.length_bucket, config.max_length)
+        self.schedule = NoiseSchedule.create(
+            num_train_timesteps=config.num_train_timesteps,
+            schedule=config.noise_schedule,  # type: ignore[arg-type]
+            noise_factor=config.noise_factor,
+            variance_preserving=config.variance_preserving,
+            time_shift=config.time_shift,
+        )
+        factor = config.sampling_noise_factor
+        self.sampling_schedule = self.schedule if factor is None else self.schedule.with_noise_factor(factor)
+        self.trace: list[list[Tensor]] | None = None
+        self.post_init()
+
+    @classmethod
+    def create(
+        cls,
+        spec: EncoderSpec,
+        tokenizer: PreTrainedTokenizerFast,
+        *,
+        codec: str | Path | LatentCodec = "ladic-codec",
+        preset: str = "fast",
+        hidden_size: int | None = None,
+        num_layers: int = 4,
+        num_heads: int = 6,
+        intermediate_size: int | None = None,
+        max_length: int = 32,
+        **options: Any,
+    ) -> LadicDecoder:
+        """Builds the decoder for an encoder and a tokenizer.
+
+        Args:
+            spec: Spec of the encoder.
+            tokenizer: Tokenizer whose ids the decoder writes.
+            codec: A trained codec, its folder, or the name of a shipped one.
+            preset: "fast", "paper" or "released".
+            hidden_size: Width of the denoiser; by default 192, and twice the width of the latents where the preset
+                puts predictions side by side.
+            num_layers: Its layers.
+            num_heads: Its attention heads; they divide ``hidden_size``.
+            intermediate_size: Width inside its MLPs; four times ``hidden_size`` by default.
+            max_length: Longest caption in tokens, special tokens included.
+            **options: Further fields of ``LadicConfig``, above those of the preset.
+
+        Raises:
+            ConfigError: If an option is unknown or does not fit, or the codec does not know the tokenizer's pieces.
+            CheckpointError: If there is no codec, or it is incomplete.
+        """
+        chosen = {**preset_fields(preset), **options}
+        known = {field.name for field in fields(LadicConfig)}
+        if unknown := sorted(set(chosen) - known):
+            raise ConfigError(f"unknown option '{unknown[0]}' of the decoder ladic{did_you_mean(unknown[0], known)}")
+        given = codec if isinstance(codec, LatentCodec) else load_codec(codec)
+        fitting = given.for_tokenizer(tokenizer)
+        if hidden_size is None:
+            hidden_size = 2 * fitting.latent_dim if chosen["self_conditioning"] == "concat" else 192
+        config = LadicConfig(
+            codec_config=fitting.config,
+            vision_dim=spec.dim,
+            vision_grid=None if spec.variable_length or spec.grid is None else list(spec.grid),
+            vocab_size=len(tokenizer),
+            max_length=max_length,
+            bos_token_id=fitting.config.bos_token_id,
+            eos_token_id=fitting.config.eos_token_id,
+            pad_token_id=fitting.config.pad_token_id,
+            hidden_size=hidden_size,
+            num_layers=num_layers,
+            num_heads=num_heads,
+            intermediate_size=4 * hidden_size if intermediate_size is None else intermediate_size,
+            **chosen,
+        )
+        decoder = cls(config)
+        decoder.codec.take(fitting)
+        return decoder
+
+    def _project(self, vision_tokens: VisionTokens | Tensor) -> VisionTokens:
+        vision = as_vision_tokens(vision_tokens)
+        return VisionTokens(self.projection(vision.tokens), vision.mask)
+
+    def denoise(
+        self,
+        x: Tensor,
+        timesteps: Tensor,
+        previous: Tensor | None,
+        state: VisionState,
+        schedule: NoiseSchedule,
+        token_mask: Tensor | None = None,
+    ) -> Tensor:
+        """The network's prediction of x0, float32[B, L, D].
+
+        Args:
+            x: float[B, L, D] noised latents.
+            timesteps: int64[B, L] that the network is told.
+            previous: float[B, L, D], an earlier prediction, or None.
+            state: Of the image.
+            schedule: Of ``x``.
+            token_mask: bool[B, L], False on positions behind the end of a caption's latents.
+        """
+        config, dtype = self.config, self.denoiser.position.weight.dtype
+        latents = x.to(dtype)
+        if config.self_conditioning == "concat":
+            second = torch.zeros_like(latents) if previous is None else previous.to(dtype)
+            output = self.denoiser(torch.cat([latents, second], dim=-1), state, token_mask, timesteps)
+            prediction = output[..., : x.shape[-1]].float()
+        else:
+            hidden = self.input(latents)
+            if config.self_conditioning == "project" and previous is not None:
+                hidden = hidden + self.previous(previous.to(dtype))
+            prediction = self.output(self.denoiser(hidden, state, token_mask, timesteps)).float()
+        if not config.preconditioning:
+            return prediction
+        alpha, sigma = schedule.alpha_sigma(timesteps)
+        return (alpha * x.float() + sigma * prediction) / (alpha**2 + sigma**2)
+
+    def forward(
+        self,
+        vision_tokens: VisionTokens | Tensor,
+        input_ids: Tensor,
+        attention_mask: Tensor | None = None,
+        labels: Tensor | None = None,
+        **kwargs: Any,
+    ) -> CaptionDecoderOutput:
+        """Denoising loss at one random time for each caption; in eval mode always at the same times and noise.
+
+        ``labels`` only ask for the loss: every position of a caption counts, its end included. See
+        ``CaptionDecoder.forward``.
+        """
+        config = self.config
+        if input_ids.shape[1] > config.max_length:
+            raise SpecError(
+                f"the captions have {input_ids.shape[1]} tokens, this decoder reads {config.max_length}; cut them "
+                "(encode_captions, max_length=) or create the decoder with a larger max_length"
+            )
+        mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
+        input_ids, mask, token_mask = self._pad(input_ids, mask)
+        vision = self._project(vision_tokens)
+        x0 = self.codec.encode(input_ids, mask, dtype=vision.tokens.dtype)
+        drawn = draw(
+            (len(x0), x0.shape[1], x0.shape[2]),
+            config.num_train_timesteps,
+            drop_image=config.drop_image if self.training else 0.0,
+            keep_words=config.keep_words,
+            self_conditioning=0.0 if config.self_conditioning == "none" else config.self_conditioning_p,
+            device=x0.device,
+            generator=None if self.training else torch.Generator().manual_seed(0),
+        )
+        timesteps = drawn.timesteps[:, None].expand_as(input_ids).masked_fill(drawn.kept, 0)
+        noised = self.schedule.add_noise(x0, drawn.noise, timesteps)
+        shown = torch.where(drawn.by_token[:, None, None], self.codec.token_latents[input_ids].to(x0), x0)
+        noised = torch.where(drawn.kept[..., None], shown, noised)
+        state = self.denoiser.vision_state(vision, drawn.dropped)
+        previous = None
+        if drawn.shows_prediction:
+            with torch.no_grad():
+                previous = self.denoise(noised, timesteps, None, state, self.schedule, token_mask)
+                previous = torch.where(drawn.kept[..., None], noised, previous)
+        prediction = self.denoise(noised, timesteps, previous, state, self.schedule, token_mask)
+        logits = self.codec.decode(prediction, token_mask)
+        if labels is None:
+            return CaptionDecoderOutput(logits=logits)
+        counts = ~drawn.kept if token_mask is None else token_mask & ~drawn.kept
+        loss = latent_loss(
+            prediction,
+            x0,
+            counts,
+            drawn.timesteps,
+            self.schedule,
+            kind=config.latent_loss,
+            min_snr_gamma=config.min_snr_gamma,
+        )
+        if config.cross_entropy_weight:
+            targets = self.codec.targets(input_ids)
+            loss = loss + config.cross_entropy_weight * cross_entropy(logits, targets, counts)
+        if config.length == "predicted":
+            loss = loss + config.length_weight * self.length_head.loss(vision, mask.sum(1))
+        return CaptionDecoderOutput(loss=loss, logits=logits)
+
+    def _pad(self, input_ids: Tensor, mask: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Ids and mask int64[B, L] at the length of the latents, and bool[B, L] where captions have other lengths."""
+        config = self.config
+        input_ids = input_ids.masked_fill(mask == 0, config.pad_token_id)
+        own = torch.full((len(mask),), config.max_length, device=mask.device)
+        if config.length == "predicted":
+            own = bucket(mask.sum(1), config.length_bucket, config.max_length)
+        length = int(own.max())
+        more = length - input_ids.shape[1]
+        input_ids = nn.functional.pad(input_ids, (0, more), value=config.pad_token_id)
+        mask = nn.functional.pad(mask, (0, more))
+        token_mask = torch.arange(length, device=mask.device) < own[:, None]
+        return input_ids, mask, None if bool(token_mask.all()) else token_mask
+
+    def read(self, latents: Tensor) -> tuple[Tensor, Tensor]:
+        """Words int64[B, L] of latents float[B, L, D], and the probability float[B, L] of each."""
+        confidence, ids = self.codec.decode(latents).float().softmax(-1).max(-1)
+        return ids, confidence
+
+    @torch.no_grad()
+    def generate(
+        self,
+        pixel_values: Tensor | None = None,
+        vision_tokens: VisionTokens | Tensor | None = None,
+        generation_config: GenerationConfig | None = None,
+        *,
+        input_ids: Tensor | None = None,
+        known_mask: Tensor | None = None,
+        length: int | None = None,
+        max_new_tokens: int | None = None,
+        indices: Tensor | None = None,
+        num_candidates: int = 1,
+        num_beams: int = 1,
+        **options: Any,
+    ) -> Tensor:
+        """Denoises captions.
+
+        Args:
+            pixel_values: Not accepted here; a ``Captioner`` encodes them.
+            vision_tokens: Encoder output, or its tokens float[B, N, D].
+            generation_config: transformers' ``GenerationConfig``, of which ``max_new_tokens`` is read.
+            input_ids: int64[B, P], given words from the first special token on.
+            known_mask: bool[B, P], which of them are given; all by default. What is behind them is free.
+            length: Positions to denoise; by default those that the length head predicts, or ``max_length``.
+            max_new_tokens: Most positions beside those of ``input_ids`` (or the first).
+            indices: int64[B], number of each caption in the run: its noise follows from it and ``seed``; the position
+                in the batch by default.
+            num_candidates: Captions sampled for each image, of which the one that agrees most with the others is
+                taken (minimum Bayes risk); the image's state is shared.
+            num_beams: 1; there are no beams.
+            **options: Fields of ``SamplingConfig`` (``num_inference_steps``, ``guidance_scale``, ``sampler``,
+                ``refine_at``, ``seed``, ...), above those of the config.
+
+        Returns:
+            int64[B, L]: [CLS], words, [SEP], padding. ``self.evaluations`` tells what it took.
+
+        Raises:
+            ConfigError: If an option is unknown or does not fit.
+        """
+        if pixel_values is not None or vision_tokens is None:
+            raise SpecError("a decoder takes vision_tokens=; give pixel_values to a Captioner, which encodes them")
+        if num_beams != 1:
+            raise ConfigError(f"num_beams={num_beams}: a diffusion decoder has no beams; use num_candidates")
+        if num_candidates < 1:
+            raise ConfigError(f"num_candidates={num_candidates} must be at least 1")
+        sampling = self._sampling(options)
+        limit = _limit(generation_config) if max_new_tokens is None else max_new_tokens
+        vision = self._project(vision_tokens)
+        batch = len(vision.tokens)
+        indices = torch.arange(batch) if indices is None else indices
+        lengths = self._lengths(vision, 1 if input_ids is None else input_ids.shape[1], length, limit)
+        state = self.denoiser.vision_state(vision)
+        captions = torch.full((batch, int(lengths.max())), self.config.pad_token_id, device=self.device)
+        self.evaluations = torch.zeros(batch, dtype=torch.long)
+        self.trace = [[] for _ in range(batch)] if sampling.trace else None
+        for each in lengths.unique().tolist():
+            rows = (lengths == each).nonzero()[:, 0]
+            copies = rows.repeat_interleave(num_candidates)
+            known = self._known(input_ids, known_mask, copies, each)
+            generators = caption_generators(sampling.seed, indices[rows.cpu()].tolist(), num_candidates)
+            result = self._sample(state.select(copies), each, sampling, generators, known)
+            finished = self._finish(result.ids, known)
+            chosen = self._consensus(finished, num_candidates)
+            captions[rows, :each] = finished[chosen]
+            self.evaluations[rows.cpu()] = result.evaluations.view(-1, num_candidates).sum(1)
+            for step in result.trace or []:
+                for row, ids in zip(rows.tolist(), self._finish(step, known)[chosen], strict=True):
+                    self.trace[row].append(ids)  # type: ignore[index]
+        longest = (captions != self.config.pad_token_id).sum(1).max()
+        return captions[:, : int(longest)]
+
+    def _sampling(self, options: dict[str, Any]) -> SamplingConfig:
+        if unknown := sorted(set(options) - _SAMPLING):
+            raise ConfigError(f"unknown generation option '{unknown[0]}'{did_you_mean(unknown[0], _SAMPLING)}")
+        settings = {**(self.config.sampling or {}), **options}
+        if self.config.self_conditioning == "none":
+            settings["self_conditioning"] = False
+        if "guidance_interval" in settings:
+            settings["guidance_interval"] = tuple(settings["guidance_interval"])
+        return SamplingConfig(**settings)
+
+    def _lengths(self, vision: VisionTokens, n_given: int, length: int | None, limit: int | None) -> Tensor:
+        """Positions of each caption, int64[B]."""
+        config, batch = self.config, len(vision.tokens)
+        longest = config.max_length if limit is None else min(config.max_length, n_given + limit)
+        if max(n_given, length or 0) > config.max_length or (length is not None and length < n_given):
+            raise ConfigError(
+                f"{n_given} given tokens and length {length} do not fit this decoder: length must be at least the "
+                f"given tokens, and both at most {config.max_length}"
+            )
+        if length is not None:
+            return torch.full((batch,), min(length, longest), device=vision.tokens.device)
+        if config.length == "fixed":
+            return torch.full((batch,), longest, device=vision.tokens.device)
+        least = bucket(torch.tensor(n_given), config.length_bucket, config.max_length)
+        return self.length_head.predict(vision).clamp(min=int(least)).clamp(max=longest)
+
+    def _known(
+        self, input_ids: Tensor | None, known_mask: Tensor | None, rows: Tensor, length: int
+    ) -> tuple[Tensor, Tensor] | None:
+        """Given words int64[R, L] and bool[R, L] where they are given; behind a given end all is."""
+        if input_ids is None:
+            return None
+        ids = input_ids[rows]
+        mask = torch.ones_like(ids, dtype=torch.bool) if known_mask is None else known_mask[rows]
+        more = length - ids.shape[1]
+        ids = nn.functional.pad(ids, (0, more), value=self.config.pad_token_id)
+        mask = nn.functional.pad(mask, (0, more), value=False)
+        is_end = mask & (ids == self.config.eos_token_id)
+        behind = (is_end.cumsum(1) > 0) & ~is_end
+        return ids.masked_fill(behind, self.config.pad_token_id), mask | behind
+
+    def _sample(
+        self,
+        state: VisionState,
+        length: int,
+        sampling: SamplingConfig,
+        generators: list[torch.Generator],
+        known: tuple[Tensor, Tensor] | None,
+    ) -> SampleResult:
+        states = select_rows(self.denoiser.guided_state(state) if sampling.guidance_scale else state)
+
+        def denoise(x: Tensor, timesteps: Tensor, previous: Tensor | None, rows: Tensor) -> Tensor:
+            return self.denoise(x, timesteps, previous, states(rows), self.sampling_schedule)
+
+        return sample(
+            denoise,
+            self.read,
+            self.sampling_schedule,
+            sampling,
+            shape=(len(state), length, self.codec.latent_dim),
+            generator=generators,
+            known=None if known is None else self.codec.token_latents[known[0]].float(),
+            known_mask=None if known is None else known[1],
+            device=self.device,
+        )
+
+    def _consensus(self, captions: Tensor, num_candidates: int) -> Tensor:
+        """Rows int64[B] of the candidates int64[B * K, L] that are taken."""
+        config = self.config
+        special = [config.bos_token_id, config.eos_token_id, config.pad_token_id]
+        return consensus(captions, num_candidates, special_ids=[i for i in special if i is not None])
+
+    def _finish(self, ids: Tensor, known: tuple[Tensor, Tensor] | None) -> Tensor:
+        """Puts the given words in their places, and the special tokens around the words: int64[B, L]."""
+        config = self.config
+        ids = ids.clone()
+        ids[:, -1] = config.eos_token_id  # as in every training caption
+        ids = self.codec.targets(ids if known is None else torch.where(known[1], known[0], ids))
+        place = torch.arange(ids.shape[1], device=ids.device)
+        ends = torch.where(ids == config.codec_config.stop_token_id, 0, place).amax(1)  # last word; 0 if there is none
+        finished = torch.full_like(ids, config.pad_token_id)
+        for row, last in enumerate(ends.tolist()):
+            words = ids[row, 1 : last + 1]
+            words = words[words != config.eos_token_id]  # where the end token is the stop: a gap holds no word
+            finished[row, 0] = config.bos_token_id
+            finished[row, 1 : len(words) + 1] = words
+            finished[row, len(words) + 1 : len(words) + 2] = config.eos_token_id
+        return finished
+
+
+def _limit(settings: GenerationConfig | None) -> int | None:
+    """``max_new_tokens`` of a ``GenerationConfig`` that asks for nothing else.
+
+    Raises:
+        ConfigError: If it does.
+    """
+    if settings is None:
+        return None
+    asked = {key for key, value in settings.to_diff_dict().items() if value is not None} - _GENERATION
+    if asked:
+        raise ConfigError(
+            f"a diffusion decoder does not know {', '.join(sorted(asked))} of a GenerationConfig; its options are "
+            f"max_new_tokens and {', '.join(sorted(_SAMPLING))}"
+        )
+    return settings.max_new_tokens

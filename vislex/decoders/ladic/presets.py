@@ -1,0 +1,64 @@
+"""The three LaDiCs: ``released`` (with its faults), ``paper`` (the method as described), ``fast`` (for use)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from vislex.errors import ConfigError, did_you_mean
+
+__all__ = ["PRESETS", "preset"]
+
+_PAPER: dict[str, Any] = {
+    "pre_norm": False,
+    "time_embedding": "table",
+    "self_conditioning": "concat",
+    "preconditioning": False,
+    "latent_loss": "l2",
+    "length": "fixed",
+    "keep_words": 0.0,
+    "noise_factor": 4.0,
+    "time_shift": 5,
+    "dropout": 0.1,
+    # No word is trained with a time of its own (keep_words), so none is told one.
+    "sampling": {
+        "sampler": "renoise",
+        "num_inference_steps": 30,
+        "guidance_scale": 1.0,
+        "refine_at": 0.5,
+        "token_times": False,
+    },
+}
+
+PRESETS: dict[str, dict[str, Any]] = {
+    "paper": _PAPER,
+    # The raw form of the noise with another factor in sampling than in training, no Back&Refine, and "30 steps" that
+    # are a stride.
+    "released": _PAPER
+    | {
+        "variance_preserving": False,
+        "sampling_noise_factor": 1.0,
+        "sampling": {"sampler": "renoise", "stride": 30, "guidance_scale": 1.0, "token_times": False},
+    },
+    "fast": {
+        "pre_norm": True,
+        "time_embedding": "add",
+        "self_conditioning": "project",
+        "preconditioning": True,
+        "latent_loss": "mse",
+        "length": "predicted",
+        "keep_words": 0.25,
+        "noise_factor": 4.0,
+        "sampling": {"sampler": "dpmsolver++", "num_inference_steps": 8, "guidance_scale": 0.0},
+    },
+}
+
+
+def preset(name: str) -> dict[str, Any]:
+    """Fields of ``LadicConfig`` that a preset sets.
+
+    Raises:
+        ConfigError: If there is none of this name.
+    """
+    if name not in PRESETS:
+        raise ConfigError(f"unknown preset '{name}'{did_you_mean(name, PRESETS)} Known: {', '.join(PRESETS)}")
+    return dict(PRESETS[name])

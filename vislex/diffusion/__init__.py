@@ -1,0 +1,1 @@
+"""Diffusion of continuous tokens: noise schedules and samplers, whatever the tokens stand for."""

@@ -11,7 +11,6 @@ from datasets import Dataset
 
 from vislex.data import load_suite
 from vislex.encoders.factory import create_encoder
-from vislex.encoders.sources import weights_digest
 from vislex.errors import ConfigError
 from vislex.modules.digest import weights_digest
 from vislex.processing import create_image_processor

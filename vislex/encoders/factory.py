@@ -12,8 +12,9 @@ import torch
 from transformers import AutoConfig, AutoModel
 
 from vislex.encoders.base import VisionEncoder, VisionEncoderConfig
-from vislex.encoders.sources import is_untrained, untrained_source, weights_digest
+from vislex.encoders.sources import is_untrained, untrained_source
 from vislex.errors import CheckpointError, ConfigError, UnknownNameError, VislexError, did_you_mean
+from vislex.modules.digest import weights_digest
 from vislex.registry import registry
 
 __all__ = ["auto_classes", "create_encoder", "encoder_class", "rebuild_encoder", "register_auto"]

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 from transformers import AutoImageProcessor
 from transformers.image_utils import PILImageResampling
 
@@ -27,7 +26,6 @@ __all__ = [
     "package_file",
     "read_preprocessing",
     "untrained_source",
-    "weights_digest",
 ]
 
 Preprocessing = dict[str, Any]
@@ -60,16 +58,6 @@ def file_sha256(path: Path) -> str:
     """Hexadecimal SHA-256 of a file."""
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
-
-
-def weights_digest(module: nn.Module) -> str:
-    """sha256 over names, types and values of all parameters and buffers, non-persistent ones included."""
-    digest = hashlib.sha256()
-    for name, value in sorted([*module.named_parameters(), *module.named_buffers()]):
-        plain = value.detach().cpu().contiguous()
-        digest.update(f"{name} {plain.dtype} {tuple(plain.shape)}".encode())
-        digest.update(plain.reshape(-1).view(torch.uint8).numpy().tobytes() if plain.numel() else b"")
-    return digest.hexdigest()
 
 
 def local_source(kind: str, folder: Path, location: str) -> dict[str, Any]:

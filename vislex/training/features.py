@@ -14,7 +14,6 @@ from datasets import Dataset
 from PIL import Image
 
 from vislex.encoders.base import VisionEncoder
-from vislex.encoders.sources import weights_digest
 from vislex.errors import ConfigError
 from vislex.modules.digest import weights_digest
 from vislex.specs import VisionTokens

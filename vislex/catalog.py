@@ -387,6 +387,11 @@ DECODERS: dict[str, Row] = {
         "causal text transformer that looks at the vision tokens in every layer (BLIP)",
         {},
     ),
+    "masked": (
+        "vislex.decoders.masked:MaskedDecoder",
+        "masked diffusion over word pieces: a few steps, any order, fills blanks (DDCap, LLaDA)",
+        {},
+    ),
     "prefix": (
         "vislex.decoders.prefix:PrefixDecoder",
         "vision tokens before the words in one causal language model (ClipCap, GIT)",

@@ -96,7 +96,8 @@ def load_suite_captions(
 
     rows = load_suite(suite, "caption", split=split, size=size, seed=seed, image_size=image_size, **options)
     train = load_suite(suite, "caption", split="train", size=n_train, seed=seed, image_size=image_size, **options)
-    shown = load_suite(suite, "caption", split=split, size=min(n_images, size), seed=seed, image_size=160, **options)
+    n_shown = min(n_images, size)
+    shown = load_suite(suite, "caption", split=split, size=max(1, n_shown), seed=seed, image_size=160, **options)
     ids, references, factors = [], {}, {}
     for row in _text_rows(rows):
         ids.append(row["id"])
@@ -109,7 +110,7 @@ def load_suite_captions(
         provenance={**provenance, "seed": seed, "image_size": image_size, **options},
         ids=ids,
         references=references,
-        images={row["id"]: data_uri(row["image"]) for row in shown},
+        images={row["id"]: data_uri(row["image"]) for row in itertools.islice(shown, n_shown)},
         attribution=attribution,
     )
     return CaptionData(record, rows, factors, train)

@@ -125,7 +125,7 @@ class Run(_Record):
 
     Attributes:
         key: ``content_key`` of what determines the numbers.
-        task: "captioning", "retrieval" or "latency".
+        task: "captioning", "retrieval", "latency" or "infilling".
         model: The model.
         data: ``DataRecord.key`` of the rows; None for latency.
         provenance: ``vislex.provenance.collect``.
@@ -140,7 +140,7 @@ class Run(_Record):
     """
 
     key: str
-    task: Literal["captioning", "retrieval", "latency"]
+    task: Literal["captioning", "retrieval", "latency", "infilling"]
     model: ModelInfo
     data: str | None = None
     provenance: dict[str, Any]

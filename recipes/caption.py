@@ -21,16 +21,21 @@ from transformers import PreTrainedTokenizerFast, set_seed
 from vislex.captioner import Captioner
 from vislex.config import Config
 from vislex.data.sources import load_suite
+from vislex.decoders.autoregressive import AutoregressiveDecoder
+from vislex.decoders.base import CaptionDecoder
 from vislex.decoders.factory import create_decoder
+from vislex.decoders.infill import WordPieces
 from vislex.encoders.base import VisionEncoder
 from vislex.encoders.factory import create_encoder
+from vislex.errors import ConfigError
 from vislex.metrics import score_captions
 from vislex.processing import create_image_processor
-from vislex.text import load_tokenizer, prune_tokenizer
+from vislex.text import load_tokenizer, prune_tokenizer, special_tokens
 from vislex.training.captions import CaptionBank, generator
 from vislex.training.distill import caption_all
 from vislex.training.draws import Draws
 from vislex.training.features import cached_features
+from vislex.training.fill_in_middle import FillInMiddle
 from vislex.training.parts import PartSettings
 from vislex.training.recipe import Recipe
 from vislex.training.records import command_line, finish_run, start_run
@@ -73,6 +78,8 @@ class CaptionConfig(TrainingSettings):
         distill_from: A trained captioner's folder: its captions of the training images take the place of references.
         distill_share: Share of the training captions that are the teacher's.
         distill_options: Options of ``generate`` for the teacher's captions.
+        fill_in_middle: Share of the captions that an autoregressive decoder sees as a template with blanks, followed by
+            the missing words, so that it can fill blanks; other decoders see both sides anyway.
     """
 
     budget_table: ClassVar[str] = "caption"
@@ -99,6 +106,7 @@ class CaptionConfig(TrainingSettings):
     distill_from: Path | None = None
     distill_share: float = Field(1.0, gt=0, le=1)
     distill_options: dict[str, Any] = Field(default_factory=dict)
+    fill_in_middle: float = Field(0.0, ge=0, le=1)
 
 
 def run(config: CaptionConfig) -> Path:
@@ -119,6 +127,7 @@ def run(config: CaptionConfig) -> Path:
         if options.get("language_model") is not None:
             options["token_index"] = token_index
     decoder = create_decoder(config.decoder, encoder.spec, tokenizer, **options)
+    blanks = _fill_in_middle(config, decoder, tokenizer)
     captioner = Captioner.from_parts(encoder=encoder, decoder=decoder, tokenizer=tokenizer)
     inputs, val_inputs = (_inputs(config, captioner, dataset) for dataset in (train, val))
     taught = [] if config.distill_from is None else teacher_captions(config, train)
@@ -132,7 +141,10 @@ def run(config: CaptionConfig) -> Path:
         return bank.pick(rows, iter(generators))
 
     def fetch(rows: np.ndarray, positions: np.ndarray) -> dict[str, Any]:
-        return {**inputs(rows), **bank.batch(pick(rows, positions))}
+        batch = bank.batch(pick(rows, positions))
+        if blanks is not None:
+            batch = blanks(batch, [generator(config.seed, int(position), "blanks") for position in positions])
+        return {**inputs(rows), **batch}
 
     trainer = PartTrainer(
         captioner,
@@ -170,6 +182,35 @@ def run(config: CaptionConfig) -> Path:
 def _encoder(config: CaptionConfig) -> VisionEncoder:
     start: dict[str, Any] = {"pretrained": True} if config.pretrained else {"seed": config.seed}
     return create_encoder(config.encoder, tiny=config.tiny, **start, **config.encoder_options)
+
+
+def _fill_in_middle(
+    config: CaptionConfig, decoder: CaptionDecoder, tokenizer: PreTrainedTokenizerFast
+) -> FillInMiddle | None:
+    """What makes templates of captions; the decoder's config then tells how its prompts look.
+
+    Raises:
+        ConfigError: If the decoder is not autoregressive, or the tokenizer has no token for a blank.
+    """
+    if not config.fill_in_middle:
+        return None
+    if not isinstance(decoder, AutoregressiveDecoder):
+        raise ConfigError(
+            f"fill_in_middle={config.fill_in_middle} is for autoregressive decoders; '{config.decoder}' is none and "
+            "fills blanks without it"
+        )
+    if tokenizer.mask_token_id is None:
+        raise ConfigError(f"fill_in_middle needs a tokenizer with a mask token; '{config.tokenizer}' has none")
+    special = special_tokens(tokenizer)
+    decoder.config.blank_token_id = tokenizer.mask_token_id
+    return FillInMiddle(
+        config.fill_in_middle,
+        WordPieces.of(tokenizer),
+        blank=tokenizer.mask_token_id,
+        end=special.eos,
+        pad=special.pad,
+        max_length=decoder.longest_caption,
+    )
 
 
 class Validation:

@@ -18,7 +18,7 @@ from vislex.errors import CheckpointError, ConfigError, ImageError, SpecError
 from vislex.specs import VisionTokens
 from vislex.text import load_tokenizer, prune_tokenizer
 
-DECODERS = ["cross_attention", "prefix"]
+DECODERS = ["cross_attention", "prefix", "masked"]
 SIZES = {"hidden_size": 32, "num_layers": 2, "num_heads": 4, "max_length": 12}
 
 
@@ -51,6 +51,11 @@ def pixels(captioner: Captioner, count: int = 2) -> torch.Tensor:
     return captioner.processor([image(i) for i in range(count)])["pixel_values"]
 
 
+def two_candidates(captioner: Captioner) -> dict[str, int]:
+    """Beam search, or what takes its place in a decoder that writes all words at once."""
+    return {"num_lengths": 2} if captioner.decoder.config.model_type == "vislex_masked" else {"num_beams": 2}
+
+
 def assert_equal_models(first: Captioner, second: Captioner) -> None:
     a, b = first.state_dict(), second.state_dict()
     assert a.keys() == b.keys()
@@ -58,7 +63,8 @@ def assert_equal_models(first: Captioner, second: Captioner) -> None:
     assert dict(first.named_buffers()).keys() == dict(second.named_buffers()).keys()
     batch = first.processor.encode_captions(["a red dog", "two kites"])
     assert torch.equal(first(pixels(first), **batch).logits, second(pixels(second), **batch).logits)
-    assert torch.equal(first.generate(pixels(first), num_beams=2), second.generate(pixels(second), num_beams=2))
+    several = two_candidates(first)
+    assert torch.equal(first.generate(pixels(first), **several), second.generate(pixels(second), **several))
 
 
 def test_pixels_and_their_tokens_give_the_same(captioner: Captioner) -> None:
@@ -90,10 +96,37 @@ def test_captions_of_paths_images_and_arrays(captioner: Captioner, tmp_path: Pat
     assert all(1 <= caption.evaluations <= 11 and caption.seconds > 0 for caption in captions)
     for one in (str(tmp_path / "a.png"), image(0), np.asarray(image(0))):
         assert [caption.text for caption in captioner.caption(one)] == [captions[0].text]
-    beams = captioner.caption(image(0), num_beams=3, max_new_tokens=4, min_new_tokens=4)
-    assert beams[0].evaluations == 12
+    beams = captioner.caption(image(0), **two_candidates(captioner), max_new_tokens=4, min_new_tokens=3)
+    assert 2 <= beams[0].evaluations <= 8
     with pytest.raises(ImageError, match="no such"):
         captioner.caption(tmp_path / "b.png")
+
+
+def test_blanks_are_filled_and_given_words_stay(captioner: Captioner, tmp_path: Path) -> None:
+    image(0).save(tmp_path / "a.png")
+    images = [tmp_path / "a.png", image(1), np.asarray(image(2))]
+    filled = captioner.infill(images, "A Zebra ___ of ___.", batch_size=2)
+    assert [infilled.text for infilled in filled] == ["A Zebra {} of {}.".format(*own.blanks) for own in filled]
+    assert all(own.evaluations > 0 and own.seconds > 0 and len(own.blanks) == 2 for own in filled)
+    assert all(len(word.split()) == 1 for own in filled for word in own.blanks)
+    own = captioner.infill(images, ["a ___ dog", "two ___", "___ red"], batch_size=2, blank_lengths=1)
+    assert [infilled.text.split()[0] for infilled in own[:2]] == ["a", "two"]
+    alone = captioner.infill(image(1), "two ___", blank_lengths=1)[0]
+    assert alone.text == own[1].text
+    with pytest.raises(ConfigError, match="more images than templates"):
+        captioner.infill(images, ["a ___"])
+    with pytest.raises(ConfigError, match="more templates than images"):
+        captioner.infill(image(0), ["a ___", "two ___"])
+
+
+def test_draws_belong_to_the_caption_not_to_the_batch(tokenizer: PreTrainedTokenizerFast) -> None:
+    captioner, images = build(tokenizer, "masked"), [image(0)] * 6
+    one, many = (captioner.caption(images, temperature=1.0, batch_size=size) for size in (1, 4))
+    assert [caption.text for caption in one] == [caption.text for caption in many]
+    assert len({caption.text for caption in one}) > 1
+    one, many = (captioner.infill(images, "a ___ dog", temperature=2.0, batch_size=size) for size in (1, 4))
+    assert [caption.text for caption in one] == [caption.text for caption in many]
+    assert len({caption.text for caption in one}) > 1
 
 
 def test_captioning_restores_training_mode(tokenizer: PreTrainedTokenizerFast) -> None:
@@ -130,14 +163,15 @@ def test_the_auto_classes_and_the_pipeline(captioner: Captioner, tmp_path: Path)
 
 
 def test_dtype_and_generation_defaults_survive(captioner: Captioner, tmp_path: Path) -> None:
-    captioner.generation_config.num_beams = 2
+    captioner.generation_config.max_new_tokens = 4
+    captioner.generation_config.min_new_tokens = 4
     captioner.save_pretrained(tmp_path)
-    captioner.generation_config.num_beams = None
+    captioner.generation_config.max_new_tokens = 11
+    captioner.generation_config.min_new_tokens = None
     loaded = Captioner.from_pretrained(tmp_path, dtype=torch.bfloat16)
     assert {parameter.dtype for parameter in loaded.parameters()} == {torch.bfloat16}
-    assert loaded.generation_config.num_beams == 2
-    assert len(loaded.caption([image(0)], min_new_tokens=4, max_new_tokens=4)) == 1
-    assert loaded.decoder.evaluations.tolist() == [8]
+    assert loaded.generation_config.max_new_tokens == 4
+    assert loaded.generate(pixels(loaded).bfloat16()).shape[1] == 5
 
 
 def test_weights_of_half_the_size_load_as_float32(captioner: Captioner, tmp_path: Path) -> None:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 from typing import Any, Self
 
@@ -17,6 +18,7 @@ from transformers.configuration_utils import SubConfigSpec
 from vislex.captioner_processing import CaptionProcessor
 from vislex.decoders.base import CaptionDecoder, CaptionDecoderOutput
 from vislex.decoders.factory import create_decoder
+from vislex.decoders.infill import parse_template
 from vislex.encoders.base import VisionEncoder
 from vislex.encoders.factory import create_encoder, rebuild_encoder
 from vislex.encoders.sources import is_untrained
@@ -25,7 +27,7 @@ from vislex.hub import check_config, check_folder, drop_unknown_keys, model_card
 from vislex.specs import VisionTokens
 from vislex.text import load_tokenizer
 
-__all__ = ["Caption", "Captioner", "CaptionerConfig"]
+__all__ = ["Caption", "Captioner", "CaptionerConfig", "InfilledCaption"]
 
 _PARTS = ("encoder", "decoder")
 
@@ -43,6 +45,17 @@ class Caption:
     text: str
     evaluations: int
     seconds: float
+
+
+@dataclass(frozen=True)
+class InfilledCaption(Caption):
+    """A caption made from a template.
+
+    Attributes:
+        blanks: The words of each blank.
+    """
+
+    blanks: tuple[str, ...]
 
 
 class CaptionerConfig(PreTrainedConfig):
@@ -291,31 +304,85 @@ class Captioner(PreTrainedModel, GenerationMixin):
         Raises:
             ImageError: If a file is missing, damaged or no image.
         """
+        captions: list[Caption] = []
+        with self._captioning() as processor:
+            for batch in _batches(images, batch_size):
+                start = time.perf_counter()
+                inputs = processor(batch).to(self.device)
+                indices = torch.arange(len(captions), len(captions) + len(batch))
+                texts = processor.decode_captions(self.generate(**inputs, **{"indices": indices, **options}))
+                seconds = (time.perf_counter() - start) / len(batch)
+                captions += [
+                    Caption(text, count, seconds) for text, count in zip(texts, self._evaluations(texts), strict=True)
+                ]
+        return captions
+
+    def infill(
+        self,
+        images: Any,
+        templates: str | Sequence[str],
+        *,
+        blank_lengths: int | Sequence[int] | None = None,
+        batch_size: int = 16,
+        **options: Any,
+    ) -> list[InfilledCaption]:
+        """Fills the blanks of captions: ``captioner.infill("image.png", "a ___ on a ___ table")``.
+
+        Args:
+            images: One image or many: paths, PIL images, uint8 arrays [H, W, 3].
+            templates: One for all images, or one for each. The given text is kept letter for letter.
+            blank_lengths: Word pieces of every blank, or of each blank; None: each blank is one word.
+            batch_size: Images a batch.
+            **options: The decoder's own: ``num_inference_steps`` for ``masked``, ``mode`` for ``cross_attention``, ...
+
+        Raises:
+            ConfigError: If there is not one template for each image, or one has no blank.
+            ImageError: If a file is missing, damaged or no image.
+        """
+        captions: list[InfilledCaption] = []
+        with self._captioning() as processor:
+            tokenizer = processor.tokenizer
+            given = iter(itertools.repeat(templates) if isinstance(templates, str) else templates)
+            for batch in _batches(images, batch_size):
+                texts = list(itertools.islice(given, len(batch)))
+                if len(texts) < len(batch):
+                    raise ConfigError("there are more images than templates; give one template, or one for each image")
+                parsed = [parse_template(text, tokenizer, blank_lengths=blank_lengths) for text in texts]
+                start = time.perf_counter()
+                vision = self.encode(**processor(batch).to(self.device))
+                indices = torch.arange(len(captions), len(captions) + len(batch))
+                place = {"indices": indices} if self.decoder.draws_noise else {}
+                filled = self.decoder.infill(vision, parsed, **{**place, **options})
+                words = [tuple(tokenizer.batch_decode(own.fillers)) for own in filled]
+                seconds = (time.perf_counter() - start) / len(batch)
+                captions += [
+                    InfilledCaption(template.fill(blanks), count, seconds, blanks)
+                    for template, blanks, count in zip(parsed, words, self._evaluations(words), strict=True)
+                ]
+            if not isinstance(templates, str) and next(given, None) is not None:
+                raise ConfigError("there are more templates than images; give one template, or one for each image")
+        return captions
+
+    @contextmanager
+    def _captioning(self) -> Iterator[CaptionProcessor]:
+        """Evaluation mode without gradients, and the processor.
+
+        Raises:
+            CheckpointError: If there is none.
+        """
         if self.processor is None:
             raise CheckpointError("this captioner has no processor; set captioner.processor or use from_parts")
         training = self.training
         self.eval()
-        single = isinstance(images, str | Path) or not isinstance(images, Iterable) or getattr(images, "ndim", 4) == 3
-        queue = iter([images] if single else images)
-        captions: list[Caption] = []
         try:
-            while batch := list(islice(queue, batch_size)):
-                indices = torch.arange(len(captions), len(captions) + len(batch))
-                captions.extend(self._caption_batch([_open(image) for image in batch], {"indices": indices, **options}))
+            with torch.no_grad():
+                yield self.processor
         finally:
             self.train(training)
-        return captions
 
-    def _caption_batch(self, images: list[Any], options: dict[str, Any]) -> list[Caption]:
-        assert self.processor is not None
-        start = time.perf_counter()
-        inputs = self.processor(images).to(self.device)
-        ids = self.generate(**inputs, **options)
-        texts = self.processor.decode_captions(ids)
-        seconds = (time.perf_counter() - start) / len(images)
+    def _evaluations(self, captions: Sequence[Any]) -> list[int]:
         counted = self.decoder.evaluations
-        evaluations = [0] * len(texts) if counted is None else counted.tolist()
-        return [Caption(text, int(count), seconds) for text, count in zip(texts, evaluations, strict=True)]
+        return [0] * len(captions) if counted is None else [int(count) for count in counted]
 
     def save_pretrained(  # type: ignore[override]
         self,
@@ -435,6 +502,14 @@ class Captioner(PreTrainedModel, GenerationMixin):
 
 def _given(**inputs: Any) -> dict[str, Any]:
     return {name: value for name, value in inputs.items() if value is not None}
+
+
+def _batches(images: Any, batch_size: int) -> Iterator[list[Any]]:
+    """Opened images, some at a time; one image is a batch of its own."""
+    single = isinstance(images, str | Path) or not isinstance(images, Iterable) or getattr(images, "ndim", 4) == 3
+    queue = iter([images] if single else images)
+    while batch := list(itertools.islice(queue, batch_size)):
+        yield [_open(image) for image in batch]
 
 
 def _open(image: Any) -> Any:

@@ -392,6 +392,11 @@ DECODERS: dict[str, Row] = {
         "diffusion in the latent space of a split BERT: all words at once (LaDiC)",
         {},
     ),
+    "masked": (
+        "vislex.decoders.masked:MaskedDecoder",
+        "masked diffusion over word pieces: a few steps, any order, fills blanks (DDCap, LLaDA)",
+        {},
+    ),
     "prefix": (
         "vislex.decoders.prefix:PrefixDecoder",
         "vision tokens before the words in one causal language model (ClipCap, GIT)",

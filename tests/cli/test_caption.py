@@ -46,6 +46,15 @@ def test_files_folders_and_globs(model: str, images: Path, capsys: pytest.Captur
     assert len(capsys.readouterr().out.splitlines()) == 3
 
 
+def test_blanks_are_filled(model: str, images: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    given = ["caption", str(images), "--model", model, "--template", "A ___ and a ___.", "--json"]
+    assert main(given) == 0
+    rows = json.loads(capsys.readouterr().out)
+    assert len(rows) == 3
+    assert all(row["caption"].startswith("A ") and " and a " in row["caption"] for row in rows)
+    assert main([*given, "--blank-lengths", "1,1"]) == 0
+
+
 def test_a_bad_image_does_not_lose_the_rest(model: str, images: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (images / "2.png").write_text("<html>404</html>")
     out = images / "captions.jsonl"
@@ -80,6 +89,10 @@ def test_it_resumes_where_it_stopped(model: str, images: Path, capsys: pytest.Ca
         (["{images}", "--model", "captioner-nowhere"], "no shipped model 'captioner-nowhere'"),
         (["{images}/bad.png", "--model", "{model}"], "1 of 1 images could not be read"),
         (["{images}", "--model", "{model}", "--max-new-tokens", "99"], "ask for at most 7"),
+        (["{images}", "--model", "{model}", "--template", "a dog"], "has no blank"),
+        (["{images}", "--template", "a ___", "--num-beams", "2"], "--template fixes the length"),
+        (["{images}", "--blank-lengths", "2"], "belongs to --template"),
+        (["{images}", "--template", "a ___", "--blank-lengths", "two"], "at least 1"),
     ],
 )
 def test_mistakes_are_one_line(

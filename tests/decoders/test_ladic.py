@@ -256,7 +256,7 @@ def test_wrong_calls_are_explained(decoder: LadicDecoder, make: Callable[..., La
         decoder.generate(pixel_values=torch.zeros(1, 3, 8, 8))
     with pytest.raises(SpecError, match="20 tokens"):
         decoder(tokens(1), torch.ones(1, 20, dtype=torch.long))
-    with pytest.raises(ConfigError, match="'preconditionin'.*did you mean 'preconditioning'"):
+    with pytest.raises(ConfigError, match=r"'preconditionin'.*did you mean 'preconditioning'"):
         make(preconditionin=True)
     with pytest.raises(ConfigError, match="unknown preset 'papers'; did you mean 'paper'"):
         make("papers")

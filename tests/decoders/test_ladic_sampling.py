@@ -12,10 +12,10 @@ from vislex.decoders.ladic.sampling import (
     Guided,
     SampleResult,
     SamplingConfig,
-    caption_generators,
     sample,
     select_rows,
 )
+from vislex.decoders.noise import caption_generators
 from vislex.diffusion.noise import NoiseSchedule
 from vislex.errors import ConfigError, SpecError
 

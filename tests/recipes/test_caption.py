@@ -22,6 +22,7 @@ SMALL = [
 ]  # fmt: skip
 
 EXPECTED = [4.8122, 4.4885]  # mean of steps 1-2 and 3-4
+MASKED = [4.7249, 4.5107]  # steps 1 and 2
 
 
 @pytest.fixture(autouse=True)
@@ -86,6 +87,22 @@ def test_lora_on_the_encoder_is_trained_and_merged(tmp_path: Path) -> None:
     changed = {name for name in before if not torch.equal(before[name], after[name])}
     assert changed
     assert [name for name in changed if not name.endswith("weight")] == []
+
+
+def test_a_masked_decoder_trains(tmp_path: Path) -> None:
+    folder = train(tmp_path / "run", "decoder=masked", "steps=2", "eval_every=2", "log_every=1")
+    assert losses(folder) == pytest.approx(MASKED, abs=2e-3)
+    assert Captioner.from_pretrained(folder).decoder.config.model_type == "vislex_masked"
+
+
+def test_fill_in_middle_changes_the_training_and_is_remembered(tmp_path: Path) -> None:
+    short = ["steps=2", "eval_every=2", "log_every=1"]
+    folder = train(tmp_path / "run", "fill_in_middle=1.0", *short)
+    assert losses(folder) != pytest.approx(losses(train(tmp_path / "plain", *short)), abs=1e-3)
+    captioner = Captioner.from_pretrained(folder)
+    assert captioner.decoder.config.blank_token_id == captioner.processor.tokenizer.mask_token_id
+    with pytest.raises(ConfigError, match="'masked' is none"):
+        train(tmp_path / "masked", "decoder=masked", "fill_in_middle=0.5")
 
 
 def test_another_configuration_does_not_resume_a_run(tmp_path: Path) -> None:

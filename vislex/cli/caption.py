@@ -11,7 +11,7 @@ import typer
 
 from vislex.cli.console import error_console, print_json, say
 from vislex.cli.options import BatchSize, Device, DType, Json, Seed
-from vislex.errors import ImageError
+from vislex.errors import ConfigError, ImageError
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -35,6 +35,12 @@ def command(
     max_new_tokens: Annotated[
         int | None, typer.Option("--max-new-tokens", min=1, help="Most word pieces a caption; default: the model's.")
     ] = None,
+    template: Annotated[
+        str | None, typer.Option("--template", help='Caption with blanks to fill in: "a ___ on a ___ table".')
+    ] = None,
+    blank_lengths: Annotated[
+        str | None, typer.Option("--blank-lengths", help="Word pieces of the blanks, e.g. 1,2; default: one word each.")
+    ] = None,
     batch_size: BatchSize = 16,
     device: Device = "auto",
     dtype: DType = "float32",
@@ -45,6 +51,7 @@ def command(
     from vislex.data.images import expand_images
     from vislex.data.jsonl import JsonlWriter
 
+    options = _options(template, blank_lengths, num_beams, max_new_tokens)
     paths = expand_images(images)
     with ExitStack() as stack:
         writer = stack.enter_context(JsonlWriter(out)) if out is not None else None
@@ -57,9 +64,7 @@ def command(
         failed: list[ImageError] = []
         if waiting:
             captioner = _load(model, device, dtype, seed)
-            options = {"num_beams": num_beams, "max_new_tokens": max_new_tokens}
-            given = {name: value for name, value in options.items() if value is not None}
-            for row in _caption(captioner, waiting, batch_size, given, failed):
+            for row in _caption(captioner, waiting, batch_size, options, failed):
                 rows.append(row)
                 if writer is not None:
                     writer.write(row)
@@ -74,6 +79,22 @@ def command(
         if len(failed) == len(waiting):
             raise ImageError(f"{summary}; the first: {failed[0]}")
         error_console.print(f"{summary}; the others are captioned", markup=False)
+
+
+def _options(
+    template: str | None, blank_lengths: str | None, num_beams: int, max_new_tokens: int | None
+) -> dict[str, Any]:
+    """Options of ``Captioner.caption``, or with a template of ``Captioner.infill``."""
+    if template is None:
+        if blank_lengths is not None:
+            raise ConfigError("--blank-lengths belongs to --template, which was not given")
+        return {"num_beams": num_beams, **({} if max_new_tokens is None else {"max_new_tokens": max_new_tokens})}
+    if num_beams != 1 or max_new_tokens is not None:
+        raise ConfigError("--template fixes the length and takes neither --num-beams nor --max-new-tokens")
+    if blank_lengths is None:
+        return {"templates": template}
+    counts = [int(word) if word.strip().isdigit() else 0 for word in blank_lengths.split(",")]
+    return {"templates": template, "blank_lengths": counts[0] if len(counts) == 1 else counts}
 
 
 def _load(model: str, device: str, dtype: str, seed: int) -> Captioner:
@@ -104,7 +125,8 @@ def _caption(
         for start in range(0, len(paths), batch_size):
             batch = list(_read(paths[start : start + batch_size], failed))
             if batch:
-                captions = captioner.caption([image for _, image in batch], batch_size=batch_size, **options)
+                write = captioner.infill if "templates" in options else captioner.caption
+                captions = write([image for _, image in batch], batch_size=batch_size, **options)
                 for (path, _), caption in zip(batch, captions, strict=True):
                     yield {
                         "id": str(path),

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import copy
 from abc import abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, get_args
 
 import torch
 import torch.nn.functional as F
@@ -15,6 +15,8 @@ from transformers import AutoConfig, GenerationConfig, PreTrainedModel
 from transformers.configuration_utils import SubConfigSpec
 
 from vislex.decoders.base import CaptionDecoder, CaptionDecoderConfig, CaptionDecoderOutput, as_vision_tokens
+from vislex.decoders.infill import Filled, Template
+from vislex.decoders.left_to_right import InfillMode, fill_left_to_right, prompt_template
 from vislex.decoders.projection import VisionProjection
 from vislex.errors import ConfigError, SpecError, did_you_mean
 from vislex.specs import EncoderSpec, Grid, VisionTokens
@@ -30,6 +32,8 @@ class AutoregressiveConfig(CaptionDecoderConfig):
         text_config: Config of the transformers class that does the work.
         vision_grid: Rows and columns of the map of vision tokens, which then get a learned position; None if none.
         label_smoothing: Share of the target that is spread over the vocabulary in training; evaluation takes none.
+        blank_token_id: Stands for a blank in the prompts of a decoder that was trained to fill in the middle; None if
+            it was not.
     """
 
     model_type = "vislex_autoregressive"
@@ -38,6 +42,7 @@ class AutoregressiveConfig(CaptionDecoderConfig):
     text_config: Any = None
     vision_grid: list[int] | tuple[int, ...] | None = None
     label_smoothing: float = 0.0
+    blank_token_id: int | None = None
 
 
 def shared_fields(spec: EncoderSpec, tokenizer: Any, max_length: int) -> dict[str, Any]:
@@ -173,6 +178,68 @@ class AutoregressiveDecoder(CaptionDecoder):
         new.masked_fill_(ended, self.config.pad_token_id)
         self.evaluations = self._evaluations(ended, settings, len(forwards))
         return captions
+
+    @torch.no_grad()
+    def infill(
+        self,
+        vision_tokens: VisionTokens | Tensor,
+        templates: Sequence[Template],
+        *,
+        mode: InfillMode | None = None,
+        num_candidates: int | None = None,
+        **options: Any,
+    ) -> list[Filled]:
+        """Fills blanks from left to right; see ``CaptionDecoder.infill``.
+
+        Args:
+            vision_tokens: Encoder output, or its tokens float[B, N, D].
+            templates: B captions with blanks.
+            mode: See ``vislex.decoders.left_to_right``. None is "fill_in_middle" after a training for it, else
+                "rescored".
+            num_candidates: Sentences that "rescored" compares, 8 by default; the other modes keep one.
+            **options: None are known.
+
+        Raises:
+            ConfigError: For an unknown mode or option, or one that the decoder was not trained for.
+            SpecError: If a template is longer than the decoder's captions.
+        """
+        own = self.config.blank_token_id
+        mode = mode or ("rescored" if own is None else "fill_in_middle")
+        if options or mode not in get_args(InfillMode):
+            given = f"option '{next(iter(options))}'" if options else f"mode '{mode}'"
+            raise ConfigError(
+                f"unknown infilling {given}; known are mode= ({', '.join(get_args(InfillMode))}) and num_candidates="
+            )
+        if num_candidates is not None and (mode != "rescored" or num_candidates < 2):
+            raise ConfigError(
+                f"num_candidates={num_candidates} with mode '{mode}': only 'rescored' takes it, from 2 on"
+            )
+        asked = list(templates)
+        if mode == "fill_in_middle":
+            if own is None:
+                raise ConfigError("this decoder was not trained to fill in the middle; train with fill_in_middle=0.5")
+            asked = [prompt_template(template, own, int(self.config.eos_token_id or 0)) for template in asked]
+        asked = [template.fitting(self.longest_caption) for template in asked]
+        vision = self._project(vision_tokens)
+
+        def score(rows: Sequence[int], beginnings: Sequence[Sequence[int]]) -> list[Tensor]:
+            lengths = [len(ids) for ids in beginnings]
+            device = vision.tokens.device
+            ids = torch.full((len(lengths), max(lengths)), int(self.config.pad_token_id or 0), device=device)
+            for row, beginning in enumerate(beginnings):
+                ids[row, : lengths[row]] = torch.tensor(beginning, device=device)
+            mask = (torch.arange(ids.shape[1]) < torch.tensor(lengths)[:, None]).long().to(device)
+            images = torch.tensor(rows, device=device)
+            seen = VisionTokens(vision.tokens[images], None if vision.mask is None else vision.mask[images])
+            log_p = self._logits(seen, ids, mask).float().log_softmax(-1)
+            return [log_p[row, :length] for row, length in enumerate(lengths)]
+
+        candidates = (num_candidates or 8) if mode == "rescored" else 1
+        filled, self.evaluations = fill_left_to_right(score, asked, num_candidates=candidates)
+        return [
+            Filled(template, found.fillers, found.log_likelihood)
+            for template, found in zip(templates, filled, strict=True)
+        ]
 
     def _settings(
         self, generation_config: GenerationConfig | None, changes: dict[str, Any], n_prompt: int

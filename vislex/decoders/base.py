@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -12,6 +13,9 @@ from transformers.utils import ModelOutput
 
 from vislex.errors import SpecError
 from vislex.specs import VisionTokens
+
+if TYPE_CHECKING:
+    from vislex.decoders.infill import Filled, Template
 
 __all__ = ["CaptionDecoder", "CaptionDecoderConfig", "CaptionDecoderOutput", "as_vision_tokens"]
 
@@ -101,6 +105,20 @@ class CaptionDecoder(PreTrainedModel):
             int64[B, L] token ids, padded with ``pad_token_id``.
         """
         raise SpecError(f"{type(self).__name__} does not implement generate()")
+
+    def infill(
+        self, vision_tokens: VisionTokens | Tensor, templates: Sequence[Template], **options: Any
+    ) -> list[Filled]:
+        """Fills the blanks of templates; ``evaluations`` then holds what each took.
+
+        Args:
+            vision_tokens: Encoder output, or its tokens float[B, N, D].
+            templates: B captions with blanks (``vislex.decoders.infill.parse_template``).
+            **options: The decoder's own.
+        """
+        raise SpecError(
+            f"{type(self).__name__} does not fill blanks; 'masked' is made for it, 'cross_attention' and 'prefix' can"
+        )
 
 
 def as_vision_tokens(vision_tokens: VisionTokens | Tensor) -> VisionTokens:

@@ -12,9 +12,12 @@ from transformers import PreTrainedTokenizerFast
 __all__ = ["CaptionBank", "generator"]
 
 
-def generator(seed: int, position: int) -> np.random.Generator:
-    """The randomness of one training sample; a recipe must draw from it alone, so that a resumed run repeats it."""
-    return np.random.default_rng([seed, position])
+def generator(seed: int, position: int, purpose: str = "") -> np.random.Generator:
+    """The randomness of one training sample; a recipe must draw from it alone, so that a resumed run repeats it.
+
+    Draws for another ``purpose`` are independent, and change nothing about the others.
+    """
+    return np.random.default_rng([seed, position, *purpose.encode()])
 
 
 class CaptionBank:

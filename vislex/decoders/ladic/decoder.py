@@ -20,10 +20,10 @@ from vislex.decoders.ladic.presets import preset as preset_fields
 from vislex.decoders.ladic.sampling import (
     SampleResult,
     SamplingConfig,
-    caption_generators,
     sample,
     select_rows,
 )
+from vislex.decoders.noise import caption_generators
 from vislex.decoders.projection import VisionProjection
 from vislex.diffusion.noise import NoiseSchedule
 from vislex.errors import ConfigError, SpecError, did_you_mean

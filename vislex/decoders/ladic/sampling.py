@@ -6,11 +6,10 @@ network is told so for each token, while the others come down from pure noise.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol, Self, TypeVar
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -24,7 +23,6 @@ __all__ = [
     "Read",
     "SampleResult",
     "SamplingConfig",
-    "caption_generators",
     "sample",
     "select_rows",
 ]
@@ -128,19 +126,6 @@ class SampleResult:
     evaluations: Tensor
     steps: int
     trace: list[Tensor] | None = None
-
-
-def caption_generators(seed: int, indices: Iterable[int], num_candidates: int = 1) -> list[torch.Generator]:
-    """A random generator for each caption, whatever batch it stands in.
-
-    Args:
-        seed: Of the run.
-        indices: Number of each caption in the run.
-        num_candidates: Candidates of each caption, one after the other.
-    """
-    places = [(index, candidate) for index in indices for candidate in range(num_candidates)]
-    states = [np.random.SeedSequence([seed, *place]).generate_state(1, np.uint64)[0] for place in places]
-    return [torch.Generator().manual_seed(int(state >> np.uint64(1))) for state in states]
 
 
 class _State(Protocol):

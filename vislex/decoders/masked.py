@@ -1,0 +1,405 @@
+"""``masked``: captions by masked diffusion. Words are hidden in training and predicted from both sides; in generation
+a caption of masks is written in a few steps, in any order."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Literal, get_args
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from transformers import GenerationConfig, initialization
+
+from vislex.decoders.autoregressive import shared_fields
+from vislex.decoders.base import CaptionDecoder, CaptionDecoderConfig, CaptionDecoderOutput, as_vision_tokens
+from vislex.decoders.infill import Filled, FilledCanvas, Template, infill_by_canvas
+from vislex.decoders.noise import caption_generators
+from vislex.decoders.projection import VisionProjection
+from vislex.decoders.unmasking import Canvas, Unmasked, UnmaskingConfig, gumbel, unmask
+from vislex.errors import ConfigError, SpecError
+from vislex.modules.denoiser import Denoiser, VisionState, sinusoidal_embedding
+from vislex.modules.length_head import LengthHead
+from vislex.modules.neighbours import NeighbourMixing
+from vislex.specs import EncoderSpec, Grid, VisionTokens
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerFast
+
+__all__ = ["MaskedConfig", "MaskedDecoder"]
+
+Weighting = Literal["elbo", "uniform"]
+INITIAL_SIZE = 0.1  # standard deviation
+
+
+class MaskedConfig(CaptionDecoderConfig):
+    """Config of ``MaskedDecoder``.
+
+    Attributes:
+        vision_grid: Rows and columns of the map of vision tokens, which then get a learned position; None if none.
+        mask_token_id: Stands for a word that is not known.
+        weighting: "elbo" weights a masked word by 1 / (share masked), which makes the loss a bound of the captions'
+            negative log-likelihood (LLaDA, arXiv 2502.09992, eq. 3 and 6); "uniform" weights all masked words equally.
+        image_dropout: Share of the training captions that see a learned null image, for guidance.
+        label_smoothing: Share of the target that is spread over the vocabulary in training; evaluation takes none.
+    """
+
+    model_type = "vislex_masked"
+
+    hidden_size: int = 192
+    num_layers: int = 4
+    num_heads: int = 6
+    dropout: float = 0.1
+    vision_grid: list[int] | tuple[int, ...] | None = None
+    mask_token_id: int = 103
+    weighting: str = "elbo"
+    image_dropout: float = 0.1
+    label_smoothing: float = 0.0
+
+
+class MaskedDecoder(CaptionDecoder):
+    """Masked diffusion over word pieces, as in DDCap (arXiv 2211.11694) and LLaDA (arXiv 2502.09992).
+
+    The number of word pieces comes first, from the image; then the words, given their number. [CLS] and [SEP] are
+    always known, so the network sees how long the caption is.
+    """
+
+    config_class = MaskedConfig
+    config: MaskedConfig
+    draws_noise = True
+
+    def __init__(self, config: MaskedConfig) -> None:
+        super().__init__(config)
+        width = config.hidden_size
+        grid = None if config.vision_grid is None else Grid(*config.vision_grid)
+        self.projection = VisionProjection(config.vision_dim, width, grid)
+        self.length_head = LengthHead(width, config.max_length - 1)  # 0 to max_length - 2 words
+        self.embedding = nn.Embedding(config.vocab_size, width)
+        self.neighbours = NeighbourMixing(width)
+        self.denoiser = Denoiser(
+            hidden_size=width,
+            num_layers=config.num_layers,
+            num_heads=config.num_heads,
+            intermediate_size=4 * width,
+            max_length=config.max_length,
+            vision_dim=width,
+            dropout=config.dropout,
+            time_embedding="none",  # the masks tell how far a caption is
+        )
+        self.transform = nn.Sequential(nn.Linear(width, width), nn.GELU(), nn.LayerNorm(width))
+        self.bias = nn.Parameter(torch.zeros(config.vocab_size))
+        self.post_init()
+
+    @classmethod
+    def create(
+        cls,
+        spec: EncoderSpec,
+        tokenizer: PreTrainedTokenizerFast,
+        *,
+        hidden_size: int = 192,
+        num_layers: int = 4,
+        num_heads: int = 6,
+        max_length: int = 32,
+        dropout: float = 0.1,
+        label_smoothing: float = 0.0,
+        weighting: Weighting = "elbo",
+        image_dropout: float = 0.1,
+    ) -> MaskedDecoder:
+        """Builds the decoder for an encoder and a tokenizer.
+
+        Args:
+            spec: Spec of the encoder.
+            tokenizer: Tokenizer whose ids the decoder writes; one without a mask token gets an id of its own for it.
+            hidden_size: Width.
+            num_layers: Number of layers.
+            num_heads: Attention heads; they divide ``hidden_size``.
+            max_length: Longest caption in tokens, special tokens included.
+            dropout: Dropout of attention and residual branches.
+            label_smoothing: Label smoothing in training.
+            weighting: See ``MaskedConfig``.
+            image_dropout: See ``MaskedConfig``; 0 trains no guidance.
+
+        Raises:
+            ConfigError: If ``num_heads`` does not divide ``hidden_size``, or the weighting is unknown.
+        """
+        if weighting not in get_args(Weighting):
+            raise ConfigError(f"unknown weighting '{weighting}'; allowed are {', '.join(get_args(Weighting))}")
+        shared = shared_fields(spec, tokenizer, max_length)
+        mask = len(tokenizer) if tokenizer.mask_token_id is None else tokenizer.mask_token_id
+        shared |= {"mask_token_id": mask, "vocab_size": max(len(tokenizer), mask + 1)}
+        return cls(
+            MaskedConfig(
+                hidden_size=hidden_size,
+                num_layers=num_layers,
+                num_heads=num_heads,
+                dropout=dropout,
+                label_smoothing=label_smoothing,
+                weighting=weighting,
+                image_dropout=image_dropout,
+                **shared,
+            )
+        )
+
+    def _init_weights(self, module: nn.Module) -> None:
+        """Words and positions of equal size; positions begin as sines, in which a shift is one linear map."""
+        super()._init_weights(module)
+        if module is self.embedding or module in (self.neighbours.left, self.neighbours.right):
+            initialization.normal_(module.weight, std=INITIAL_SIZE)
+        elif module is self.denoiser.position:
+            places = torch.arange(module.num_embeddings, device=module.weight.device)
+            sines = 2**0.5 * INITIAL_SIZE * sinusoidal_embedding(places, module.embedding_dim)
+            initialization.copy_(module.weight, sines)
+
+    def get_input_embeddings(self) -> nn.Module:
+        return self.embedding
+
+    def set_input_embeddings(self, value: nn.Module) -> None:
+        self.embedding = value
+
+    def forward(
+        self,
+        vision_tokens: VisionTokens | Tensor,
+        input_ids: Tensor,
+        attention_mask: Tensor | None = None,
+        labels: Tensor | None = None,
+        **kwargs: Any,
+    ) -> CaptionDecoderOutput:
+        """Loss of captions whose words are masked at random, or without ``labels`` the logits of the ids as given.
+
+        In evaluation the masks are the same in every call.
+
+        Args:
+            vision_tokens: Encoder output, or its tokens float[B, N, D].
+            input_ids: int64[B, L], [CLS] word pieces [SEP] [PAD]*.
+            attention_mask: int64[B, L], 1 on real word pieces.
+            labels: int64[B, L]; words with -100 are given, never masked.
+
+        Returns:
+            ``loss``: with "elbo" a bound of the negative log-likelihood of a token - the words, and the length in the
+            place of [SEP] - so that it can be held against an autoregressive decoder's. ``logits`` float[B, L, V] of
+            the token *at* each position.
+        """
+        if input_ids.shape[1] > self.config.max_length:
+            raise SpecError(
+                f"the captions have {input_ids.shape[1]} tokens, this decoder reads {self.config.max_length}; cut them "
+                "(encode_captions, max_length=) or create the decoder with a larger max_length"
+            )
+        vision = self._project(vision_tokens)
+        token_mask = torch.ones_like(input_ids).bool() if attention_mask is None else attention_mask.bool()
+        if labels is None:
+            return CaptionDecoderOutput(logits=self._logits(input_ids, self.denoiser.vision_state(vision), token_mask))
+        is_word = token_mask & ~torch.isin(input_ids, self._specials(input_ids.device))
+        maskable = is_word & (labels != -100)
+        generator = None if self.training else torch.Generator().manual_seed(0)
+        masked = random_masks(maskable, generator)
+        state = self.denoiser.vision_state(vision, self._dropped(len(input_ids), input_ids.device))
+        logits = self._logits(input_ids.masked_fill(masked, self.config.mask_token_id), state, token_mask)
+        smoothing = self.config.label_smoothing if self.training else 0.0
+        losses = F.cross_entropy(logits[masked].float(), input_ids[masked], reduction="none", label_smoothing=smoothing)
+        n_words, n_masked = maskable.sum(1), masked.sum(1)
+        if self.config.weighting == "elbo":
+            weights = n_words / n_masked.clamp(min=1)
+        else:
+            weights = (n_words.sum() / n_masked.sum().clamp(min=1)).expand_as(n_words)
+        words = (losses * weights[:, None].expand_as(masked)[masked]).sum()
+        lengths = is_word.sum(1).clamp(max=self.config.max_length - 2)
+        length = F.nll_loss(self.length_head(vision), lengths, reduction="sum")
+        return CaptionDecoderOutput(loss=(words + length) / (n_words.sum() + len(lengths)), logits=logits)
+
+    @torch.no_grad()
+    def generate(
+        self,
+        pixel_values: Tensor | None = None,
+        vision_tokens: VisionTokens | Tensor | None = None,
+        generation_config: GenerationConfig | None = None,
+        *,
+        input_ids: Tensor | None = None,
+        indices: Tensor | None = None,
+        **kwargs: Any,
+    ) -> Tensor:
+        """Writes captions in ``num_inference_steps`` forwards.
+
+        Args:
+            pixel_values: Not accepted here; a ``Captioner`` encodes them.
+            vision_tokens: Encoder output, or its tokens float[B, N, D].
+            generation_config: transformers' ``GenerationConfig``; see ``UnmaskingConfig.read``.
+            input_ids: int64[B, P] beginning of every caption, with its first special token.
+            indices: int64[B], number of each caption in the run: what is drawn for it follows from it and ``seed``;
+                the position in the batch by default.
+            **kwargs: Fields of ``UnmaskingConfig``.
+
+        Returns:
+            int64[B, L] with first and last special token, padded. ``self.evaluations`` tells what it took.
+
+        Raises:
+            ConfigError: If an option is unknown or asks for more tokens than the decoder has positions for.
+        """
+        if pixel_values is not None or vision_tokens is None:
+            raise SpecError("a decoder takes vision_tokens=; give pixel_values to a Captioner, which encodes them")
+        config = UnmaskingConfig.read(generation_config, kwargs)
+        vision = self._project(vision_tokens)
+        batch, device = len(vision.tokens), vision.tokens.device
+        if input_ids is None:
+            input_ids = torch.full((batch, 1), self.config.bos_token_id, device=device, dtype=torch.long)
+        generators = caption_generators(config.seed, range(batch) if indices is None else indices.tolist())
+        lengths, log_p = self._lengths(vision, config, input_ids.shape[1], generators)  # [B, K]
+        candidates = lengths.shape[1]
+        rows = torch.arange(batch, device=device).repeat_interleave(candidates)
+        canvas = self._caption_canvas(input_ids[rows], lengths.flatten())
+        written = self._unmask(vision, rows, canvas, config, [generators[row] for row in rows.tolist()])
+        score = (log_p.flatten() + written.log_likelihood) / (lengths.flatten() + 1) ** config.length_penalty
+        best = score.unflatten(0, (batch, candidates)).argmax(1)
+        chosen = torch.arange(batch, device=device) * candidates + best
+        steps = written.steps.unflatten(0, (batch, candidates)).sum(1)
+        self.evaluations = (steps * (2 if config.guidance_scale else 1)).cpu()
+        longest = int(lengths.flatten()[chosen].max()) + 2
+        return written.ids[chosen, :longest]
+
+    @torch.no_grad()
+    def infill(
+        self,
+        vision_tokens: VisionTokens | Tensor,
+        templates: Sequence[Template],
+        *,
+        indices: Tensor | None = None,
+        **options: Any,
+    ) -> list[Filled]:
+        """Fills blanks, all words of all of them in view; see ``CaptionDecoder.infill``.
+
+        Lengths of blanks are compared by the likelihood of their words and of the caption's length.
+
+        Args:
+            vision_tokens: Encoder output, or its tokens float[B, N, D].
+            templates: B captions with blanks.
+            indices: int64[B], number of each caption in the run, as in ``generate``.
+            **options: Fields of ``UnmaskingConfig`` but for those about lengths.
+
+        Raises:
+            ConfigError: If an option is unknown, or about lengths, which the template fixes.
+            SpecError: If a template is longer than the decoder's captions.
+        """
+        if about_length := {"num_lengths", "length_penalty", "max_new_tokens", "min_new_tokens"} & options.keys():
+            raise ConfigError(f"{sorted(about_length)[0]} has no meaning with a template; blank_lengths= sets lengths")
+        config = UnmaskingConfig.read(None, options)
+        vision = self._project(vision_tokens)
+        length_log_p = self.length_head(vision)
+        generators = caption_generators(config.seed, range(len(templates)) if indices is None else indices.tolist())
+
+        def fill(rows: Tensor, canvas: Canvas) -> FilledCanvas:
+            allowed = F.pad(canvas.allowed, (0, self.config.vocab_size - canvas.allowed.shape[1]))
+            written = self._unmask(
+                vision, rows, replace(canvas, allowed=allowed), config, [generators[row] for row in rows.tolist()]
+            )
+            score = written.log_likelihood + length_log_p[rows, canvas.token_mask.sum(1) - 2]
+            return FilledCanvas(written.ids, score, written.steps * (2 if config.guidance_scale else 1))
+
+        filled, self.evaluations = infill_by_canvas(
+            fill,
+            templates,
+            mask_token_id=self.config.mask_token_id,
+            pad_token_id=int(self.config.pad_token_id or 0),
+            max_length=self.config.max_length,
+            device=vision.tokens.device,
+        )
+        return filled
+
+    def _unmask(
+        self,
+        vision: VisionTokens,
+        rows: Tensor,
+        canvas: Canvas,
+        config: UnmaskingConfig,
+        generators: Sequence[torch.Generator],
+    ) -> Unmasked:
+        """Writes a canvas of R rows, each of the image ``rows`` int64[R]; the image is looked at once."""
+        guided = config.guidance_scale != 0
+        if guided and not self.config.image_dropout:
+            raise ConfigError("this decoder was trained with image_dropout=0 and knows no null image; guidance_scale=0")
+        state = self.denoiser.vision_state(vision).select(rows)
+        if not guided:
+            return unmask(
+                lambda ids: self._logits(ids, state, canvas.token_mask), canvas, self.config.mask_token_id, config,
+                generators,
+            )  # fmt: skip
+        both = self.denoiser.guided_state(state)
+        twice = canvas.token_mask.repeat(2, 1)
+
+        def predict(ids: Tensor) -> Tensor:
+            seen, blind = self._logits(ids.repeat(2, 1), both, twice).log_softmax(-1).chunk(2)
+            return seen + config.guidance_scale * (seen - blind)
+
+        return unmask(predict, canvas, self.config.mask_token_id, config, generators)
+
+    def _lengths(
+        self, vision: VisionTokens, config: UnmaskingConfig, n_given: int, generators: Sequence[torch.Generator]
+    ) -> tuple[Tensor, Tensor]:
+        """Numbers of words to try int64[B, K] and their log-probabilities, the likeliest (or drawn) first."""
+        most = self.config.max_length - 2
+        longest = most if config.max_new_tokens is None else config.max_new_tokens + n_given - 2
+        shortest = max(config.min_new_tokens + n_given - 2, n_given - 1)
+        if longest > most or shortest > longest:
+            raise ConfigError(
+                f"max_new_tokens={config.max_new_tokens} and min_new_tokens={config.min_new_tokens} after a beginning "
+                f"of {n_given} do not fit: ask for at most {self.config.max_length - n_given}"
+            )
+        log_p = self.length_head(vision)
+        order = log_p.clone()
+        if config.temperature > 0:
+            noise = torch.stack([gumbel(log_p.shape[1:], generator) for generator in generators])
+            order = order / config.temperature + noise.to(order.device)
+        order[:, :shortest] = -torch.inf
+        order[:, longest + 1 :] = -torch.inf
+        lengths = order.topk(min(config.num_lengths, longest - shortest + 1)).indices
+        return lengths, log_p.gather(1, lengths)
+
+    def _caption_canvas(self, beginnings: Tensor, lengths: Tensor) -> Canvas:
+        """Canvases of ``lengths`` int64[R] words that begin with int64[R, P]."""
+        n_given = beginnings.shape[1]
+        place = torch.arange(int(lengths.max()) + 2, device=lengths.device)
+        end = lengths[:, None] + 1
+        is_open = (place >= n_given) & (place < end)
+        ids = torch.full(is_open.shape, self.config.pad_token_id, device=lengths.device, dtype=torch.long)
+        ids[:, :n_given] = beginnings
+        ids = ids.masked_fill(is_open, self.config.mask_token_id).masked_fill(place == end, self.config.eos_token_id)
+        allowed = torch.ones(1, self.config.vocab_size, dtype=torch.bool, device=lengths.device)
+        allowed[0, self._specials(lengths.device)] = False
+        return Canvas(ids, is_open.long() - 1, allowed, place <= end)
+
+    def _project(self, vision_tokens: VisionTokens | Tensor) -> VisionTokens:
+        vision = as_vision_tokens(vision_tokens)
+        return VisionTokens(self.projection(vision.tokens), vision.mask)
+
+    def _logits(self, ids: Tensor, state: VisionState, token_mask: Tensor) -> Tensor:
+        hidden = self.denoiser(self.neighbours(self.embedding(ids), token_mask), state, token_mask)
+        return F.linear(self.transform(hidden), self.embedding.weight, self.bias)
+
+    def _specials(self, device: torch.device) -> Tensor:
+        config = self.config
+        ids = {config.bos_token_id, config.eos_token_id, config.pad_token_id, config.mask_token_id} - {None}
+        return torch.tensor(sorted(ids), device=device)
+
+    def _dropped(self, batch: int, device: torch.device) -> Tensor | None:
+        """Which captions of a training batch see the null image, bool[B]."""
+        if not (self.training and self.config.image_dropout):
+            return None
+        return torch.rand(batch, device=device) < self.config.image_dropout
+
+
+def random_masks(maskable: Tensor, generator: torch.Generator | None = None) -> Tensor:
+    """Masks k of the n words of each caption, k uniform in 1, ..., n.
+
+    Against masking each word with probability t the loss has the same expectation and less variance (LLaDA, eq. 6). The
+    shares k / n of a batch are spread evenly (Kingma et al. 2021, appendix I.1).
+
+    Args:
+        maskable: bool[B, L].
+        generator: On the CPU; None draws from torch's own.
+    """
+    batch, device = len(maskable), maskable.device
+    where = device if generator is None else torch.device("cpu")
+    t = (torch.rand(1, generator=generator, device=where) + torch.arange(batch, device=where) / batch) % 1
+    order = torch.rand(maskable.shape, generator=generator, device=where).to(device)
+    n_masked = (t.to(device) * maskable.sum(1)).floor().long() + 1
+    ranks = order.masked_fill(~maskable, torch.inf).argsort(1).argsort(1)
+    return maskable & (ranks < n_masked[:, None])

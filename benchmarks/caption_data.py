@@ -96,7 +96,10 @@ def load_suite_captions(
 
     rows = load_suite(suite, "caption", split=split, size=size, seed=seed, image_size=image_size, **options)
     train = load_suite(suite, "caption", split="train", size=n_train, seed=seed, image_size=image_size, **options)
-    shown = load_suite(suite, "caption", split=split, size=min(n_images, size), seed=seed, image_size=160, **options)
+    large = load_suite(
+        suite, "caption", split=split, size=max(1, min(n_images, size)), seed=seed, image_size=160, **options
+    )
+    shown = [large[index] for index in range(min(n_images, size))]
     ids, references, factors = [], {}, {}
     for row in _text_rows(rows):
         ids.append(row["id"])

@@ -149,28 +149,56 @@ def test_the_citation_and_the_hooks_are_ours() -> None:
     assert [item["repo"] for item in hooks["repos"]] == ["local"]
 
 
-@pytest.mark.slow
-def test_the_wheel_in_an_empty_environment_from_another_folder(wheel: Path, tmp_path: Path) -> None:
-    env = tmp_path / "env"
+@pytest.fixture(scope="session")
+def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A new environment with the wheel in it; third-party packages are this environment's, or with
+    VISLEX_EMPTY_ENV=1 pip's own (some 5 GB)."""
+    env = tmp_path_factory.mktemp("installed") / "env"
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(env)], check=True)
+    pip = [sys.executable, "-m", "pip", "--python", str(env / "bin" / "python"), "install", "--quiet"]
+    if os.environ.get("VISLEX_EMPTY_ENV") == "1":
+        subprocess.run([*pip, str(wheel)], check=True)
+        return env
+    subprocess.run([*pip, "--no-deps", "--no-index", str(wheel)], check=True)
     packages = Path(sysconfig.get_path("purelib", vars={"base": str(env), "platbase": str(env)}))
-    with zipfile.ZipFile(wheel) as archive:  # what pip install --no-deps does with a pure wheel
-        archive.extractall(packages)
     shared = [path for path in sys.path if path.endswith("site-packages")]
-    (packages / "shared.pth").write_text("\n".join(shared) + "\n")  # the dependencies
-    away = tmp_path / "away"
-    away.mkdir()
-    python = env / "bin" / "python"
-    clean = {key: value for key, value in os.environ.items() if not key.startswith("PYTHON")}
+    (packages / "shared.pth").write_text("\n".join(shared) + "\n")  # a .pth in these folders is not read: no vislex
+    return env
 
-    def run(*arguments: str) -> str:
-        done = subprocess.run([str(python), *arguments], cwd=away, capture_output=True, text=True, env=clean)
+
+@pytest.mark.slow
+def test_the_wheel_in_an_environment_of_its_own_from_another_folder(installed: Path, tmp_path: Path) -> None:
+    clean = {key: value for key, value in os.environ.items() if not key.startswith("PYTHON")}
+    clean |= {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1", "VISLEX_CACHE": str(tmp_path / "cache")}
+
+    def run(command: str, *arguments: str) -> str:
+        done = subprocess.run(
+            [str(installed / "bin" / command), *arguments], cwd=tmp_path, capture_output=True, text=True, env=clean
+        )
         assert done.returncode == 0, done.stderr
         return done.stdout
 
-    where = run("-c", "import vislex, vislex.recipes; print(vislex.__file__); print(vislex.recipes.__file__)").split()
-    assert all(Path(path).is_relative_to(env) for path in where)
-    listed = json.loads(run("-m", "vislex", "list", "--json"))
+    places = "import sys, vislex.auto, vislex.benchmarks.demo, vislex.recipes.caption, importlib.metadata as m; "
+    places += "print(*{f for n, x in sys.modules.items() if n.split('.')[0] == 'vislex' and (f := x.__file__)}, "
+    places += "m.distribution('vislex').locate_file(''), sep='\\n')"
+    found = run("python", "-c", places).split()
+    assert len(found) > 40
+    assert all(Path(path).is_relative_to(installed) for path in found)
+
+    listed = json.loads(run("vislex", "list", "--json"))
     assert {row["kind"] for row in listed} >= {"encoders", "decoders", "suites"}
-    assert "coco" in run("-m", "vislex", "list", "suites")
-    assert "list" in run("-m", "vislex", "--help")
+    assert "coco" in run("python", "-m", "vislex", "list", "suites")
+
+    draw = "import vislex; vislex.data.load_suite('openmoji', split='test_seen', size=1)[0]['image'].save('a.png')"
+    run("python", "-c", draw)
+    name, caption = run("vislex", "caption", "a.png").strip().split("\t")
+    assert name == "a.png"
+    assert len(caption.split()) > 1
+    smoke = ("--size", "12", "--images", "0", "--batch-size", "12", "--json")
+    bench = ("bench", "captioning", "--model", "captioner-cross-attention", "--no-bounds")
+    row = json.loads(run("vislex", *bench, *smoke))[0]
+    assert (row["row"], row["origin"]) == ("efficientnet-lite0 + cross_attention", "shipped")
+    assert row["CIDEr-D"] > 0.3
+    row = json.loads(run("vislex", "bench", "retrieval", "--model", "siglip-tiny", *smoke))[0]
+    assert row["text-to-image R@1"] > 0.2
+    assert not any("vislex" in path.name for path in tmp_path.iterdir() if path.name != "cache")

@@ -35,6 +35,7 @@ class Generation(BaseModel):
         num_beams: Beams; 1 is greedy.
         max_new_tokens: Most word pieces of a caption; None is what the decoder has positions for, 40 in a stock model.
         prompt: Text that a stock captioner starts from; vislex decoders take none.
+        options: Further options of the decoder's ``generate`` (``num_inference_steps``, ``guidance_scale``, ...).
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -42,6 +43,11 @@ class Generation(BaseModel):
     num_beams: int = Field(default=1, ge=1)
     max_new_tokens: int | None = Field(default=None, ge=1)
     prompt: str | None = None
+    options: dict[str, Any] = Field(default_factory=dict)
+
+    def settings(self) -> dict[str, Any]:
+        """All of it as keyword arguments of ``CaptionModel.caption``."""
+        return {**self.model_dump(exclude={"options"}), **self.options}
 
 
 def run_key(
@@ -61,7 +67,7 @@ def run_key(
             "task": "captioning",
             "model": model,
             "data": data.record.key,
-            "generation": generation.model_dump(),
+            "generation": generation.settings(),
             "batch_size": batch_size,
             "dtype": dtype,
             "scorers": scorer_ids(),
@@ -96,7 +102,7 @@ def evaluate(
         The run, with per-image scores and captions in the order of ``data.record.ids``.
     """
     generation = generation or Generation()
-    settings = generation.model_dump()
+    settings = generation.settings()
     begun = time.perf_counter()
     captions, evaluations, busy = [], [], 0.0
     model.caption(data.images(min(2, len(data))), batch_size=2, **settings)  # warms up kernels and caches

@@ -49,18 +49,21 @@ class RowFile:
     def rows(self) -> list[dict[str, Any]]:
         return list(self.load()["rows"])
 
-    def row(self, identity: Mapping[str, Any], make: Callable[[], Mapping[str, Any]]) -> dict[str, Any]:
+    def row(self, identity: Mapping[str, Any], make: Callable[[], Mapping[str, Any] | None]) -> dict[str, Any] | None:
         """The row of ``identity``: from the file, or made and appended.
 
         Args:
             identity: What determines the row, plain JSON values; they become a part of it.
-            make: Gives the measured values.
+            make: Gives the measured values, or None for no row.
         """
         key = content_key(identity)
         for row in self.rows:
             if row["key"] == key:
                 return row
-        row = {"key": key, **identity, **make()}
+        values = make()
+        if values is None:
+            return None
+        row = {"key": key, **identity, **values}
         with locked(self.path):
             content = self.load()
             if self._number is None:

@@ -7,10 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from transformers import BertConfig, BertForMaskedLM
 
 from vislex.benchmarks.caption_data import CaptionData, load_suite_captions
 from vislex.benchmarks.results import ModelInfo, Results, Run, content_key
 from vislex.captioner import Captioner
+from vislex.decoders.ladic.codec import LatentCodec
 from vislex.encoders.factory import create_encoder
 from vislex.text import load_tokenizer, prune_tokenizer
 
@@ -35,6 +37,29 @@ def captioner_folder(data: CaptionData, tmp_path_factory: pytest.TempPathFactory
     folder = tmp_path_factory.mktemp("captioner") / "tiny"
     captioner.save_pretrained(folder)
     return folder
+
+
+@pytest.fixture(scope="session")
+def ladic_folder(data: CaptionData, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An untrained LaDiC captioner whose latents are those of a BERT of two layers of width 16."""
+    torch.manual_seed(0)
+    texts = [text for references in data.record.references.values() for text in references]
+    tokenizer = prune_tokenizer(load_tokenizer(), [*texts, "."])[0]
+    folder = tmp_path_factory.mktemp("ladic")
+    shape = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
+    BertForMaskedLM(BertConfig(vocab_size=len(tokenizer), **shape)).save_pretrained(folder / "bert")
+    tokenizer.save_pretrained(folder / "bert")
+    captioner = Captioner.from_parts(
+        encoder=create_encoder("siglip-tiny", tiny=True),
+        decoder="ladic",
+        tokenizer=tokenizer,
+        codec=LatentCodec.create(tokenizer, texts, text_model=folder / "bert"),
+        hidden_size=32,
+        num_layers=1,
+        num_heads=2,
+    )
+    captioner.save_pretrained(folder / "tiny")
+    return folder / "tiny"
 
 
 def made_run(data: CaptionData, row: str, shift: float, *, seed: int | None = 0, **info: object) -> Run:

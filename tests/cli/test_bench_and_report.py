@@ -41,6 +41,14 @@ def test_bench_captioning_appends_results_that_report_reads(
     assert capsys.readouterr().out.strip() == str(tmp_path / "report.html")
 
 
+def test_options_of_the_decoder_reach_it(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    shared = ["bench", "captioning", "-m", str(folder), "--size", "2", "--images", "1", "--no-bounds", "--json"]
+    assert main([*shared, "--option", "min_new_tokens=7", "--option", "max_new_tokens=7"]) == 0
+    assert json.loads(capsys.readouterr().out)[0]["evaluations"] == 7
+    assert main([*shared, "--option", "min_new_token=7"]) == 2
+    assert "did you mean 'min_new_tokens'" in capsys.readouterr().err
+
+
 def test_bench_latency_prints_a_row_a_batch_size(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     options = ["--batch-sizes", "1,2", "--new-tokens", "3", "--repeats", "1", "--json"]
     assert main(["bench", "latency", "-m", str(folder), *options]) == 0
@@ -54,6 +62,10 @@ def test_bench_latency_prints_a_row_a_batch_size(folder: Path, capsys: pytest.Ca
         (["bench", "captioning", "--model", "nowhere", "--size", "2"], "no captioner folder"),
         (["bench", "captioning", "--model", "x", "--data", "openmojy", "--size", "2"], "did you mean 'openmoji'"),
         (["bench", "latency", "--model", "x", "--batch-sizes", "1,many"], "positive numbers"),
+        (["bench", "captioning", "ladic"], "takes no 'ladic'"),
+        (["bench", "reproduce", "ladik"], "did you mean 'ladic'"),
+        (["bench", "reproduce", "ladic"], "reports BLEU-4 38.2, CIDEr-D 126.2"),
+        (["bench", "reproduce", "ladic", "--data", "coco:there"], "No model was given: train one with"),
         (["report"], "no result file given"),
         (["report", "nowhere"], "there is no result file"),
         (["report", "--judge-csv", "x.csv"], "--judge-key"),

@@ -197,6 +197,14 @@ def test_given_words_are_held_through_back_and_refine() -> None:
     assert (denoise.timesteps[-1] > 0).sum(1).tolist() == [1] * 6  # half of the two free ones
 
 
+def test_held_words_can_be_told_the_time_of_the_loop() -> None:
+    config = SamplingConfig(num_inference_steps=4, refine_at=0.5, guidance_scale=0.0, token_times=False)
+    result, denoise = run(config)
+    assert all(times.unique().numel() == 1 for times in denoise.timesteps)
+    refined = run(SamplingConfig(num_inference_steps=4, refine_at=0.5, guidance_scale=0.0))[1].timesteps[-1] > 0
+    assert torch.equal(result.x0[~refined], denoise.answers[1][~refined])  # they are held all the same
+
+
 def test_captions_leave_when_their_words_stay_the_same() -> None:
     certain, open_ = torch.eye(4)[[0, 3]], torch.full((20, 4), 0.25)
     priors = torch.cat([certain, open_])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 __all__ = ["TASKS", "command"]
 
-TASKS = ("captioning", "retrieval", "latency")
+TASKS = ("captioning", "retrieval", "latency", "reproduce")
 COLUMNS = {
     "captioning": [
         "row", "origin", "CIDEr-D", "BLEU-4", "ROUGE-L", "scene-F1", "ms a caption", "captions a second", "evaluations",
@@ -32,6 +32,7 @@ COLUMNS = {
 
 def command(
     task: Annotated[str, typer.Argument(help=f"One of {', '.join(TASKS)}.")],
+    paper: Annotated[str | None, typer.Argument(help="reproduce: whose published figures, e.g. ladic.")] = None,
     model: Annotated[
         list[str] | None,
         typer.Option("--model", "-m", help="A folder, a shipped model, or hf:ORG/CAPTIONER. May be repeated."),
@@ -42,12 +43,18 @@ def command(
     split: Annotated[
         str, typer.Option("--split", help="test_composition, test_artist, test_seen, test_unknown, val, test, ...")
     ] = "test_composition",
-    size: Annotated[int, typer.Option("--size", min=1, help="Images to score; claims take 5,000.")] = 1000,
+    size: Annotated[
+        int | None, typer.Option("--size", min=1, help="Images to score: 1000, or the paper's; claims take 5,000.")
+    ] = None,
     num_beams: Annotated[int, typer.Option("--num-beams", min=1, help="Beams; 1 is greedy.")] = 1,
     max_new_tokens: Annotated[
         int | None, typer.Option("--max-new-tokens", min=1, help="Most word pieces a caption; the model's own limit.")
     ] = None,
     prompt: Annotated[str | None, typer.Option("--prompt", help="Text that a stock captioner starts from.")] = None,
+    option: Annotated[
+        list[str] | None,
+        typer.Option("--option", help="captioning: key=value of the decoder, e.g. num_inference_steps=30. Repeatable."),
+    ] = None,
     bounds: Annotated[bool, typer.Option("--bounds/--no-bounds", help="captioning: floors and ceiling too.")] = True,
     images: Annotated[int, typer.Option("--images", min=0, help="Images kept in the result file for reports.")] = 24,
     batch_sizes: Annotated[str, typer.Option("--batch-sizes", help="latency: images a batch.")] = "1,4,16,64",
@@ -69,30 +76,43 @@ def command(
     vislex bench captioning -m runs/a -m hf:Salesforce/blip-image-captioning-base --data coco:data/coco --split test
     vislex bench retrieval --model siglip-tiny                        recall at 1, 5, 10 in both directions
     vislex bench latency -m runs/a -m runs/b --batch-sizes 1,16       the same number of tokens on both sides
+    vislex bench reproduce ladic -m runs/paper --data coco:data/coco  our scores beside the published ones
 
     Results with per-image scores and provenance are appended to --out; 'vislex report' makes a page of them.
     """
     if task not in TASKS:
         raise UnknownNameError(f"unknown benchmark '{task}'{did_you_mean(task, TASKS)} Allowed are {', '.join(TASKS)}")
-    names = model or _shipped(task)
+    if paper is not None and task != "reproduce":
+        raise ConfigError(f"'vislex bench {task}' takes no '{paper}'; give models by --model")
+    names = list(model or []) if task == "reproduce" else model or _shipped(task)
     options: dict[str, Any] = {"device": device, "dtype": dtype, "seed": seed, "batch_size": batch_size}
     if task == "latency":
         sizes = _sizes(batch_sizes)
         runs = _latency(names, sizes, new_tokens, repeats, num_beams, **options)
         record: DataRecord | None = None
+    elif task == "reproduce":
+        _reproduce(paper, names, data, size, out, json, **options)
+        return
     else:
-        loaded = _data(data, split, size, seed, images)
+        loaded = _data(data, split, size or 1000, seed, images)
         record = loaded.record
         if task == "retrieval":
             runs = _retrieval(names, loaded, **options)
         else:
-            generation = {"num_beams": num_beams, "max_new_tokens": max_new_tokens, "prompt": prompt}
+            from vislex.config import parse_overrides
+
+            generation = {
+                "num_beams": num_beams,
+                "max_new_tokens": max_new_tokens,
+                "prompt": prompt,
+                "options": parse_overrides(option or []),
+            }
             runs = _captioning(names, loaded, generation, bounds, **options)
     _show(task, runs, record, out, json)
 
 
 def _captioning(
-    names: list[str], data: CaptionData, generation: dict[str, Any], bounds: bool, *,
+    names: Sequence[str], data: CaptionData, generation: Mapping[str, Any], bounds: bool, *,
     device: str, dtype: str, seed: int, batch_size: int,
 ) -> list[Run]:  # fmt: skip
     import torch
@@ -108,6 +128,24 @@ def _captioning(
         with _progress(f"captioning {name}", len(data)) as advance:
             runs.append(evaluate(model, data, generation=settings, batch_size=batch_size, on_progress=advance))
     return runs + (bound_runs(data) if bounds else [])
+
+
+def _reproduce(
+    paper: str | None, names: list[str], data: str, size: int | None, out: Path | None, json: bool, **options: Any
+) -> None:
+    from vislex.benchmarks.reproduce import comparison, reproducible
+    from vislex.benchmarks.results import ResultsFile
+
+    wanted = reproducible(paper, data, names)
+    loaded = _data(data, wanted.split, size or wanted.size, options["seed"], 0)
+    rows = []
+    for row, settings in wanted.settings.items():
+        for run in _captioning(names, loaded, {"options": settings}, False, **options):
+            rows += comparison(wanted, row, run)
+            if out is not None:
+                ResultsFile(out if out.suffix == ".json" else out / "results.json").append(run, loaded.record)
+    columns = ["model", "row", "metric", "published", "ours", "difference", "evaluations"]
+    print_table(rows, columns, json, title=f"{wanted.source}; {data} {wanted.split}, n = {len(loaded)}; scores x 100")
 
 
 def _retrieval(

@@ -19,7 +19,14 @@ _PAPER: dict[str, Any] = {
     "noise_factor": 4.0,
     "time_shift": 5,
     "dropout": 0.1,
-    "sampling": {"sampler": "renoise", "num_inference_steps": 30, "guidance_scale": 1.0, "refine_at": 0.5},
+    # No word is trained with a time of its own (keep_words), so none is told one.
+    "sampling": {
+        "sampler": "renoise",
+        "num_inference_steps": 30,
+        "guidance_scale": 1.0,
+        "refine_at": 0.5,
+        "token_times": False,
+    },
 }
 
 PRESETS: dict[str, dict[str, Any]] = {
@@ -30,7 +37,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     | {
         "variance_preserving": False,
         "sampling_noise_factor": 1.0,
-        "sampling": {"sampler": "renoise", "stride": 30, "guidance_scale": 1.0},
+        "sampling": {"sampler": "renoise", "stride": 30, "guidance_scale": 1.0, "token_times": False},
     },
     "fast": {
         "pre_norm": True,

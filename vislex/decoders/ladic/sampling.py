@@ -54,6 +54,8 @@ class SamplingConfig:
         early_exit: A caption is finished when its words have stayed the same for this many steps of the last pass;
             0 is off. Where the image leaves much open, words can rest at high noise and change later: a small number
             trades quality for steps.
+        token_times: Whether held tokens are told timestep 0; False tells all tokens the time of the loop, as a network
+            expects that was never trained on tokens with their own times.
         self_conditioning: Whether the network sees its last prediction.
         seed: Of the noise.
         trace: Whether the words are noted at every step.
@@ -68,6 +70,7 @@ class SamplingConfig:
     refine_fraction: float = 0.5
     refine_steps: int | None = None
     early_exit: int = 0
+    token_times: bool = True
     self_conditioning: bool = True
     seed: int = 0
     trace: bool = False
@@ -319,7 +322,8 @@ class _Loop:
 
     def _predict(self, timesteps: Tensor, time: int) -> Tensor:
         previous = None if self.previous is None else self.previous.to(self.dtype)
-        x0 = self.guided(self.x.to(self.dtype), self.schedule.told(timesteps), previous, self.rows, time)
+        told = self.schedule.told(timesteps if self.config.token_times else torch.full_like(timesteps, time))
+        x0 = self.guided(self.x.to(self.dtype), told, previous, self.rows, time)
         x0 = self._clamp(x0.float())
         if self.config.self_conditioning:
             self.previous = x0

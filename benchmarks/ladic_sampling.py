@@ -1,0 +1,243 @@
+"""What Back&Refine, consensus, guidance, the noise factor and the sampler are worth on a trained LaDiC.
+
+Everything is compared at equal network evaluations (15 + 30 against plain 45; five candidates of 9 against 45; a guided
+step counts two), on the same images with the same sampling seeds. Images are encoded once.
+
+    python -m vislex.benchmarks.ladic_sampling --model FOLDER [--size 1000] [--seeds 0,1,2] [--arms '*45*'] [--out FILE]
+
+Each finished row is kept; the same command goes on where it was stopped. The claims stand in ``ladic_arms``; intervals
+are of a paired bootstrap over sampling seeds and images.
+"""
+
+from __future__ import annotations
+
+import argparse
+import fnmatch
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from rich.console import Console
+
+from vislex.benchmarks.caption_data import CaptionData, load_caption_data
+from vislex.benchmarks.caption_models import folder_hash
+from vislex.benchmarks.captioning import score, scorer_ids
+from vislex.benchmarks.ladic_arms import ARMS, CLAIMS, SAMPLING_NOISE_FACTOR, Claim
+from vislex.benchmarks.report_plots import PALETTE
+from vislex.benchmarks.row_file import RowFile
+from vislex.captioner import Captioner
+from vislex.decoders.ladic.decoder import LadicDecoder
+from vislex.errors import ConfigError, did_you_mean
+from vislex.metrics.statistics import paired_bootstrap, verdict
+from vislex.provenance import collect
+from vislex.specs import VisionTokens
+
+__all__ = ["judge", "main", "measure", "plot_quality"]
+
+RESULTS = Path(__file__).parent / "results" / "ladic_sampling.json"
+KEPT = ("CIDEr-D", "scene-F1")  # per-image scores in the result file
+
+
+@torch.inference_mode()
+def encode(captioner: Captioner, data: CaptionData, batch_size: int) -> list[VisionTokens]:
+    """The vision tokens of all images, a batch an entry."""
+    assert captioner.processor is not None
+    batches = []
+    for chunk in data.chunks(batch_size):
+        inputs = captioner.processor(chunk).to(captioner.device)
+        batches.append(captioner.encode(**inputs))
+    return batches
+
+
+@contextmanager
+def _noise_factor(decoder: LadicDecoder, factor: float | None) -> Iterator[None]:
+    own = decoder.sampling_schedule
+    if factor is not None:
+        decoder.sampling_schedule = own.with_noise_factor(factor)
+    try:
+        yield
+    finally:
+        decoder.sampling_schedule = own
+
+
+@torch.inference_mode()
+def measure(
+    captioner: Captioner, batches: Sequence[VisionTokens], data: CaptionData, options: Mapping[str, Any], seed: int
+) -> dict[str, Any]:
+    """Captions all images with one arm and scores them.
+
+    Args:
+        captioner: Whose decoder is LaDiC.
+        batches: Of ``encode``.
+        data: Images and references.
+        options: Of ``generate``, and ``sampling_noise_factor``.
+        seed: Of the noise.
+
+    Returns:
+        "scores", "per_image", mean "evaluations" a caption, "seconds" of the decoding.
+    """
+    decoder = captioner.decoder
+    assert isinstance(decoder, LadicDecoder)
+    assert captioner.processor is not None
+    given = {name: value for name, value in options.items() if name != SAMPLING_NOISE_FACTOR}
+    captions: list[str] = []
+    evaluations: list[int] = []
+    started = time.perf_counter()
+    with _noise_factor(decoder, options.get(SAMPLING_NOISE_FACTOR)):
+        for vision in batches:
+            indices = torch.arange(len(captions), len(captions) + len(vision.tokens))
+            ids = decoder.generate(vision_tokens=vision, indices=indices, seed=seed, **given)
+            captions += captioner.processor.decode_captions(ids)
+            evaluations += decoder.evaluations.tolist()  # type: ignore[union-attr]
+    seconds = time.perf_counter() - started
+    scores, per_image = score(dict(zip(data.record.ids, captions, strict=True)), data)
+    return {
+        "scores": scores,
+        "per_image": {name: per_image[name] for name in KEPT if name in per_image},
+        "evaluations": float(np.mean(evaluations)),
+        "seconds": round(seconds, 3),
+        "examples": captions[:8],
+    }
+
+
+def judge(rows: Sequence[Mapping[str, Any]], claims: Sequence[Claim] = CLAIMS) -> list[dict[str, Any]]:
+    """Verdicts on the claims whose two arms have rows of the same seeds.
+
+    Args:
+        rows: "arm", "seed", "evaluations" and "per_image"; all of one model and one data set.
+        claims: What is claimed.
+
+    Returns:
+        For each claim its difference of CIDEr-D with the interval, evaluations of both arms and the verdict.
+    """
+    found = []
+    for claim in claims:
+        ours, theirs = ({row["seed"]: row for row in rows if row["arm"] == arm} for arm in (claim.arm, claim.rival))
+        if not (seeds := sorted(set(ours) & set(theirs))):
+            continue
+        a, b = (np.array([side[seed]["per_image"]["CIDEr-D"] for seed in seeds]) for side in (ours, theirs))
+        interval = paired_bootstrap(a, claim.share * b)
+        found.append(
+            {
+                "claim": claim.text,
+                "arm": claim.arm,
+                "rival": claim.rival,
+                "share": claim.share,
+                "CIDEr-D": [float(a.mean()), float(b.mean())],
+                "evaluations": [float(np.mean([side[s]["evaluations"] for s in seeds])) for side in (ours, theirs)],
+                "interval": interval.to_dict(),
+                "verdict": verdict(interval),
+            }
+        )
+    return found
+
+
+def plot_quality(rows: Sequence[Mapping[str, Any]], stem: Path) -> list[Path]:
+    """Draws CIDEr-D against evaluations, one line a sampler, guided ones dashed, other arms as marks: PNG and SVG."""
+    from matplotlib.figure import Figure
+
+    points: dict[str, list[tuple[float, float]]] = {}
+    for row in rows:
+        points.setdefault(row["arm"], []).append((row["evaluations"], 100 * row["scores"]["CIDEr-D"]))
+    middle = {arm: tuple(np.mean(values, axis=0)) for arm, values in points.items()}
+    figure = Figure(figsize=(8.4, 5.0), layout="constrained")
+    axes = figure.subplots()
+    curves: dict[tuple[str, bool], list[tuple[float, float]]] = {}
+    others = []
+    for arm, point in middle.items():
+        words = arm.split()
+        if len(words) == 2 or words[2:] == ["guided"]:
+            curves.setdefault((words[0], len(words) == 3), []).append(point)  # type: ignore[arg-type]
+        else:
+            others.append((arm, point))
+    samplers = sorted({sampler for sampler, _ in curves})
+    for (sampler, guided), values in sorted(curves.items()):
+        axes.plot(
+            *zip(*sorted(values), strict=True),
+            color=PALETTE[samplers.index(sampler) % len(PALETTE)],
+            linestyle="--" if guided else "-",
+            marker="o",
+            markersize=4,
+            label=f"{sampler}, guided" if guided else sampler,
+        )
+    for index, (arm, point) in enumerate(others):
+        axes.plot(*point, "sD^vPX*"[index % 7], color=PALETTE[(index + 3) % len(PALETTE)], linestyle="", label=arm)
+    axes.set_xscale("log", base=2)
+    axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
+    axes.set_xlabel("network evaluations a caption (a guided step counts two)")
+    axes.set_ylabel("CIDEr-D x 100")
+    axes.grid(alpha=0.2)
+    figure.legend(loc="outside right center", frameon=False, fontsize=8)
+    stem.parent.mkdir(parents=True, exist_ok=True)
+    paths = [stem.with_suffix(ending) for ending in (".png", ".svg")]
+    for path in paths:
+        figure.savefig(path, dpi=120)
+    return paths
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Measures what is missing, prints the verdicts and writes them with a plot.
+
+    Raises:
+        ConfigError: If the model is no LaDiC captioner, or no arm has the name.
+    """
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--model", required=True, help="folder of a captioner whose decoder is LaDiC")
+    parser.add_argument("--data", default="openmoji", help="a suite, or SOURCE:FOLDER with photographs")
+    parser.add_argument("--split", default="test_composition")
+    parser.add_argument("--size", type=int, default=1000, help="images")
+    parser.add_argument("--seeds", default="0", help="of the sampling")
+    parser.add_argument("--arms", default="*", help="pattern of the arms to run")
+    parser.add_argument("--batch-size", type=int, default=64)
+    parser.add_argument("--out", type=Path, default=RESULTS, help="result file; the plots stand beside it")
+    given = parser.parse_args(arguments)
+    console = Console(highlight=False, soft_wrap=True)
+    arms = {name: options for name, options in ARMS.items() if fnmatch.fnmatchcase(name, given.arms)}
+    if not arms:
+        raise ConfigError(f"no arm is named '{given.arms}'{did_you_mean(given.arms, ARMS)} See ladic_arms.ARMS")
+    captioner = Captioner.from_pretrained(given.model).eval()
+    if not isinstance(captioner.decoder, LadicDecoder):
+        raise ConfigError(
+            f"the decoder of '{given.model}' is {type(captioner.decoder).__name__}; give a LaDiC captioner"
+        )
+    data = load_caption_data(given.data, split=given.split, size=given.size, n_images=1)
+    shared = {"model": folder_hash(Path(given.model)), "data": data.record.key, "scorers": scorer_ids()}
+    dtype = str(captioner.dtype).removeprefix("torch.")
+    file = RowFile(given.out, "ladic_sampling", collect(config=vars(given) | {"out": str(given.out)}, dtype=dtype))
+    batches: list[VisionTokens] = []
+    rows = []
+
+    def make(options: Mapping[str, Any], seed: int) -> dict[str, Any]:
+        batches.extend([] if batches else encode(captioner, data, given.batch_size))
+        return measure(captioner, batches, data, options, seed)
+
+    for seed in map(int, given.seeds.split(",")):
+        for name, options in arms.items():
+            identity = {**shared, "arm": name, "options": options, "seed": seed, "n": len(data)}
+            row = file.row(identity, lambda options=options, seed=seed: make(options, seed))  # type: ignore[misc]
+            assert row is not None
+            rows.append(row)
+            console.print(
+                f"{name} (seed {seed}): CIDEr-D {100 * row['scores']['CIDEr-D']:.2f}, "
+                f"{row['evaluations']:.1f} evaluations, {1000 * row['seconds'] / len(data):.1f} ms a caption"
+            )
+    claims = judge(rows)
+    file.conclude(claims=claims)
+    for claim in claims:
+        low, high = (100 * claim["interval"][end] for end in ("low", "high"))
+        share = "" if claim["share"] == 1 else f"{claim['share']:g} x "
+        console.print(
+            f"{claim['claim']}: {claim['arm']} - {share}{claim['rival']} = "
+            f"{100 * claim['interval']['difference']:+.2f} [{low:+.2f}, {high:+.2f}] CIDEr-D x 100 at "
+            f"{claim['evaluations'][0]:.1f} and {claim['evaluations'][1]:.1f} evaluations: {claim['verdict']}"
+        )
+    for path in plot_quality(rows, given.out.with_suffix("")):
+        console.print(f"plot: {path}")
+
+
+if __name__ == "__main__":
+    main()

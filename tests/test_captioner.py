@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import copy
 import json
 from pathlib import Path
 
@@ -193,6 +194,19 @@ def test_dtype_and_generation_defaults_survive(captioner: Captioner, tmp_path: P
     assert loaded.decoder.evaluations.tolist() == [8]
 
 
+def test_weights_of_half_the_size_load_as_float32(captioner: Captioner, tmp_path: Path) -> None:
+    saved = copy.deepcopy(captioner).to(torch.bfloat16)
+    saved.save_pretrained(tmp_path)
+    assert {value.dtype for value in load_file(tmp_path / "model.safetensors").values()} == {torch.bfloat16}
+    loaded = Captioner.from_pretrained(tmp_path)
+    assert {value.dtype for value in loaded.parameters()} == {torch.float32}
+    assert all(torch.equal(value, loaded.state_dict()[name].bfloat16()) for name, value in saved.state_dict().items())
+    assert next(Captioner.from_pretrained(tmp_path, dtype="auto").parameters()).dtype == torch.bfloat16
+    assert AutoModelForImageTextToText.from_pretrained(tmp_path, dtype=torch.float32).dtype == torch.float32
+    pipe = pipeline("image-text-to-text", model=str(tmp_path), device="cpu")
+    assert isinstance(pipe(images=image(1), text="")[0]["generated_text"], str)
+
+
 def test_a_frozen_packaged_encoder_is_saved_by_reference(tokenizer: PreTrainedTokenizerFast, tmp_path: Path) -> None:
     encoder = create_encoder("efficientnet-lite0", pretrained=True).requires_grad_(False)
     captioner = build(tokenizer, encoder=encoder)
@@ -212,6 +226,33 @@ def test_a_frozen_packaged_encoder_is_saved_by_reference(tokenizer: PreTrainedTo
     loaded.save_pretrained(tmp_path / "trained")
     assert not loaded.config.saved_by_reference("encoder")
     assert_equal_models(loaded, Captioner.from_pretrained(tmp_path / "trained"))
+
+
+def test_a_frozen_untrained_encoder_is_saved_as_its_seed(tokenizer: PreTrainedTokenizerFast, tmp_path: Path) -> None:
+    encoder = create_encoder("efficientnet-lite0", tiny=True, seed=7).requires_grad_(False)
+    captioner = build(tokenizer, encoder=encoder)
+    captioner.save_pretrained(tmp_path)
+    assert captioner.config.saved_by_reference("encoder")
+    assert all(name.startswith("decoder.") for name in load_file(tmp_path / "model.safetensors"))
+    before = torch.get_rng_state()
+    loaded = Captioner.from_pretrained(tmp_path)
+    assert torch.equal(torch.get_rng_state(), before)
+    assert_equal_models(captioner, loaded)
+    assert_equal_models(captioner, AutoModelForImageTextToText.from_pretrained(tmp_path))
+    assert "`efficientnet-lite0`, untrained, saved by reference" in (tmp_path / "README.md").read_text()
+    loaded.to(torch.bfloat16).save_pretrained(tmp_path / "again")
+    assert loaded.config.saved_by_reference("encoder")
+
+    config = json.loads((tmp_path / "config.json").read_text())
+    for seed, message in (
+        (8, "seed 8 draws other random weights"),
+        (-1, "records the seed -1"),
+        (None, "seed None"),
+    ):
+        config["encoder_config"]["source"]["seed"] = seed
+        (tmp_path / "config.json").write_text(json.dumps(config))
+        with pytest.raises(CheckpointError, match=message):
+            Captioner.from_pretrained(tmp_path)
 
 
 def test_a_source_that_changed_is_refused(tokenizer: PreTrainedTokenizerFast, tmp_path: Path) -> None:

@@ -18,8 +18,9 @@ from transformers.utils import logging as transformers_logging
 
 from vislex.encoders.base import VisionEncoder, VisionEncoderConfig, check_variant, pair
 from vislex.encoders.hf_families import Family, family_of, vision_config_of
-from vislex.encoders.sources import check_location, check_same, local_source, read_preprocessing, shipped_weights
+from vislex.encoders.sources import check_location, check_same, local_source, read_preprocessing
 from vislex.errors import CheckpointError, ConfigError, SpecError
+from vislex.hub import shipped
 from vislex.specs import VisionTokens
 
 __all__ = ["HFEncoder", "HFEncoderConfig"]
@@ -98,7 +99,7 @@ class HFEncoder(VisionEncoder):
             check_location(source)
             location = source
         elif pretrained:
-            location = shipped_weights(weights) if weights else hub_id
+            location = shipped(weights) if weights else hub_id
         if location is None:
             config = AutoConfig.for_model(**copy.deepcopy(dict(backbone or {})))
         else:

@@ -112,6 +112,18 @@ def test_every_weight_learns(make: Callable[..., LadicDecoder], batch: dict, spe
     assert [name for name, value in decoder.named_parameters() if value.grad is None] == []
 
 
+def test_validation_computes_under_autocast_as_training_does(decoder: LadicDecoder, batch: dict[str, Tensor]) -> None:
+    with torch.autocast("cpu", torch.bfloat16):
+        loss = decoder(tokens(), **batch).loss
+        assert decoder.generate(vision_tokens=tokens(), **FEW).shape[0] == 3
+    assert float(loss) == pytest.approx(float(decoder(tokens(), **batch).loss), rel=0.05)
+
+
+def test_narrow_networks_start_wider(make: Callable[..., LadicDecoder]) -> None:
+    assert make(hidden_size=64).config.initializer_range == pytest.approx(0.125)
+    assert make(hidden_size=64, initializer_range=0.5).config.initializer_range == 0.5
+
+
 def test_validation_repeats_itself_and_training_does_not(decoder: LadicDecoder, batch: dict[str, Tensor]) -> None:
     assert torch.equal(decoder(tokens(), **batch).loss, decoder(tokens(), **batch).loss)
     decoder.train()

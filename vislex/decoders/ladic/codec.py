@@ -297,7 +297,8 @@ class LatentCodec(PreTrainedModel):
             float32[B, L, D], normalised, with the stop latent at every position without a word.
         """
         encoder = self.text_encoder(input_ids.device, dtype or self.embeddings.weight.dtype)
-        raw = encoder(self.token_index[input_ids], attention_mask).float()
+        with torch.autocast(input_ids.device.type, enabled=False):  # it has its own type
+            raw = encoder(self.token_index[input_ids], attention_mask).float()
         return torch.where(self.is_special(input_ids)[..., None], self.stop.float(), self._normalize(raw))
 
     def decode(self, latents: Tensor, token_mask: Tensor | None = None) -> Tensor:

@@ -138,6 +138,7 @@ class LadicDecoder(CaptionDecoder):
         fitting = given.for_tokenizer(tokenizer)
         if hidden_size is None:
             hidden_size = 2 * fitting.latent_dim if chosen["self_conditioning"] == "concat" else 192
+        chosen.setdefault("initializer_range", hidden_size**-0.5)  # the usual 0.02 leaves a narrow model blind for long
         config = LadicConfig(
             codec_config=fitting.config,
             vision_dim=spec.dim,

@@ -51,7 +51,7 @@ class HFEncoder(VisionEncoder):
     def __init__(self, config: HFEncoderConfig) -> None:
         super().__init__(config)
         self.family: Family = family_of(config.backbone_config)
-        self.backbone: PreTrainedModel = AutoModel.from_config(config.backbone_config)
+        self.backbone: PreTrainedModel = self.family.build(config.backbone_config)
         self.post_init()
 
     @classmethod
@@ -190,7 +190,12 @@ def _load_weights(encoder: HFEncoder, location: str | Path, weights: str | None)
     transformers_logging.set_verbosity_error()  # a long table of the text tower's weights; what lacks is checked here
     try:
         backbone, info = type(encoder.backbone).from_pretrained(
-            location, config=config, dtype=torch.float32, use_safetensors=True, output_loading_info=True
+            location,
+            config=config,
+            dtype=torch.float32,
+            use_safetensors=True,
+            output_loading_info=True,
+            key_mapping=encoder.family.key_mapping,
         )
     except (OSError, ValueError, RuntimeError) as error:
         raise CheckpointError(

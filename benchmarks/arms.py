@@ -1,20 +1,26 @@
-"""One arm of a comparison: an encoder, a decoder and a seed, trained by the recipe ``caption`` unless it is there."""
+"""One arm of a comparison: an encoder, a decoder and a seed; trained by the recipe ``caption``, or shipped."""
 
 from __future__ import annotations
 
 import dataclasses
-import json
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from vislex.benchmarks.results import ModelInfo, content_key
+from pydantic import ValidationError
+
+from vislex.benchmarks.caption_models import learning_curve, read_json
+from vislex.benchmarks.results import ModelInfo, Origin, content_key
 from vislex.benchmarks.summary import UNTRAINED
+from vislex.errors import CheckpointError
+from vislex.hub import shipped
 from vislex.training.records import NOT_IDENTITY
 
-__all__ = ["Arm", "TrainedArm", "train_arm"]
+__all__ = ["Arm", "TrainedArm", "shipped_arm", "train_arm"]
+
+DEFAULT_ENCODER = "efficientnet-lite0"
 
 
 @dataclass(frozen=True)
@@ -44,6 +50,12 @@ class Arm:
         return f"{self.row}, seed {self.seed}"
 
     @property
+    def shipped_name(self) -> str:
+        """Name under which vislex ships this arm's captioner; the default encoder's have the short names."""
+        name = f"captioner-{self.decoder}-{self.encoder}".removesuffix(f"-{DEFAULT_ENCODER}")
+        return name.replace("_", "-").replace("@", "-").replace(":", "-").replace("/", "-")
+
+    @property
     def control(self) -> Arm:
         """The same arm with its encoder untrained."""
         return self if self.is_control else dataclasses.replace(self, encoder=f"{self.encoder}{UNTRAINED}")
@@ -61,9 +73,7 @@ class Arm:
 
     def identity(self, budget: str, extra: Sequence[str], lrs: Sequence[float]) -> dict[str, Any]:
         """What determines the trained weights, for the key of a run: the recipe's whole resolved config."""
-        config = _recipe_config(self.overrides(budget, extra))
-        values = config.model_dump(mode="json", exclude=set(NOT_IDENTITY))
-        return {"config": values, "lrs": list(lrs)}
+        return {"config": _values(_recipe_config(self.overrides(budget, extra))), "lrs": list(lrs)}
 
 
 @dataclass(frozen=True)
@@ -73,37 +83,39 @@ class TrainedArm:
     Attributes:
         arm: Which one.
         folder: Captioner folder.
-        live: Whether it was trained by this call.
-        seconds: Wall time of the training, 0 if it was there.
+        origin: "trained live" by this call, "trained" before it, or "shipped" with vislex.
+        seconds: Wall time of this call's training, 0 if it was there.
         config: Resolved config of the recipe.
     """
 
     arm: Arm
     folder: Path
-    live: bool
+    origin: Origin
     seconds: float
     config: dict[str, Any]
 
     def describe(self, info: ModelInfo) -> ModelInfo:
-        """Fills in what the folder does not say: row, seed, training and learning curve."""
-        record = _read_record(self.folder)
-        kept: dict[str, Any] = {
-            name: record[name] for name in ("figures", "parts", "parameters", "time", "processor") if name in record
-        }
-        parameters = _parameters(info.parameters, record.get("parameters") or {})
-        training: dict[str, Any] = {"config": self.config, "wall_seconds": round(self.seconds, 1), **kept}
-        return info.model_copy(
-            update={
-                "row": self.arm.row,
-                "encoder": self.arm.encoder,
-                "decoder": self.arm.decoder,
-                "origin": "trained live" if self.live else "trained",
-                "seed": self.arm.seed,
-                "parameters": parameters,
-                "training": training,
-                "curve": _curve(self.folder / "training.jsonl"),
-            }
+        """Fills in what the comparison knows beside the folder."""
+        training = {**(info.training or {}), "config": self.config, "wall_seconds": round(self.seconds, 1)}
+        known = {"row": self.arm.row, "encoder": self.arm.encoder, "decoder": self.arm.decoder, "seed": self.arm.seed}
+        return info.model_copy(update={**known, "origin": self.origin, "training": training})
+
+
+def shipped_arm(arm: Arm, *, budget: str, overrides: Sequence[str] = (), lrs: Sequence[float] = ()) -> TrainedArm:
+    """The shipped captioner that an arm's training would give.
+
+    Raises:
+        CheckpointError: If this installation has none, or it was trained by another configuration.
+    """
+    folder = shipped(arm.shipped_name)
+    wanted = _values(_recipe_config(arm.overrides(budget, overrides)))
+    found = _recorded_values(folder)
+    changed = sorted(key for key in wanted if wanted[key] != found[key])
+    if changed or lrs:
+        raise CheckpointError(
+            f"the shipped '{arm.shipped_name}' was trained with other values of {', '.join(changed) or 'lrs'}"
         )
+    return TrainedArm(arm, folder, "shipped", 0.0, wanted)
 
 
 def train_arm(
@@ -129,14 +141,14 @@ def _train(arm: Arm, budget: str, folder: Path, overrides: list[str]) -> Trained
     from vislex.recipes import caption
 
     config = _recipe_config(arm.overrides(budget, overrides))
-    values = config.model_dump(mode="json", exclude=set(NOT_IDENTITY))
+    values = _values(config)
     name = f"{arm.row} {arm.seed}".replace(" + ", "__").replace(" ", "-seed").replace(":", "_").replace("/", "_")
     target = folder / f"{name}-{content_key(values)[:8]}"
     if (target / "run.json").is_file():
-        return TrainedArm(arm, target, live=False, seconds=0.0, config=values)
+        return TrainedArm(arm, target, "trained", 0.0, values)
     begun = time.perf_counter()
     made = caption.run(config.model_copy(update={"output_dir": target}))
-    return TrainedArm(arm, Path(made), live=True, seconds=time.perf_counter() - begun, config=values)
+    return TrainedArm(arm, Path(made), "trained live", time.perf_counter() - begun, values)
 
 
 def _recipe_config(overrides: list[str]) -> Any:
@@ -146,34 +158,23 @@ def _recipe_config(overrides: list[str]) -> Any:
     return load_config(CaptionConfig, None, overrides)
 
 
-def _read_record(folder: Path) -> dict[str, Any]:
-    file = folder / "run.json"
-    return dict(json.loads(file.read_text(encoding="utf-8"))) if file.is_file() else {}
+def _values(config: Any) -> dict[str, Any]:
+    """What of a recipe's config determines the trained weights."""
+    return dict(config.model_dump(mode="json", exclude=set(NOT_IDENTITY)))
 
 
-def _parameters(counted: dict[str, int], recorded: dict[str, int]) -> dict[str, int]:
-    """The counts of a loaded folder, corrected by the training: what it froze is not told by the folder."""
-    if "trainable" not in recorded:
-        return counted
-    trainable = recorded["trainable"]
-    return {
-        "total": counted["total"],
-        "trainable": trainable,
-        "frozen": counted["total"] - trainable,
-        "budgeted": recorded.get("decoder_budget", trainable),
-    }
+def _recorded_values(folder: Path) -> dict[str, Any]:
+    """``_values`` of the config that ``run.json`` records; fields that are newer than the record have their default."""
+    from vislex.recipes.caption import CaptionConfig
 
-
-def _curve(file: Path) -> list[dict[str, float]]:
-    if not file.is_file():
-        return []
-    points = []
-    for line in file.read_text(encoding="utf-8").splitlines():
-        entry = json.loads(line)
-        points.append({key: float(value) for key, value in entry.items() if isinstance(value, int | float)})
-    return points
+    try:
+        return _values(CaptionConfig.model_validate(read_json(folder / "run.json")["config"]))
+    except (KeyError, ValidationError) as error:
+        raise CheckpointError(
+            f"'{folder.name}' does not say how it was trained, or was trained by another version of the recipe"
+        ) from error
 
 
 def _validation_loss(folder: Path) -> float:
-    losses = [point["eval_loss"] for point in _curve(folder / "training.jsonl") if "eval_loss" in point]
+    losses = [point["eval_loss"] for point in learning_curve(folder) if "eval_loss" in point]
     return losses[-1] if losses else float("inf")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import functools
 import io
 import itertools
 import json
@@ -50,6 +51,13 @@ class CaptionData:
 
     def __len__(self) -> int:
         return len(self.record.ids)
+
+    @functools.cached_property
+    def known_captions(self) -> list[str] | None:
+        """Every caption of the training rows: against these a caption is novel or not."""
+        if self.train is None:
+            return None
+        return list(dict.fromkeys(caption for row in _text_rows(self.train) for caption in row["captions"]))
 
     def chunks(self, size: int = 256) -> Iterator[list[Image]]:
         """Images in the order of the ids, a chunk in memory at a time."""

@@ -13,7 +13,11 @@ import torch
 from torch import nn
 
 from vislex.benchmarks.results import ModelInfo, Origin
+from vislex.benchmarks.summary import UNTRAINED
+from vislex.encoders.sources import is_untrained
 from vislex.errors import CheckpointError
+from vislex.hardware import resolve_device, resolve_dtype
+from vislex.hub import shipped_models
 from vislex.text import postprocess_caption
 
 if TYPE_CHECKING:
@@ -26,12 +30,12 @@ __all__ = [
     "StockCaptioner",
     "VislexCaptioner",
     "folder_hash",
+    "learning_curve",
     "open_caption_model",
     "parameter_counts",
-    "resolve_device",
-    "resolve_dtype",
 ]
 
+TRAINING = ("config", "figures", "parts", "parameters", "time", "processor")  # what a result keeps of run.json
 STOCK_LENGTH = 40  # word pieces; transformers' own default of 20 cuts captions
 
 
@@ -87,7 +91,7 @@ class StockCaptioner:
 
     @classmethod
     def from_pretrained(
-        cls, source: str, *, row: str | None = None, device: str = "cpu", dtype: torch.dtype = torch.float32
+        cls, source: str, *, row: str | None = None, device: str | torch.device = "cpu", dtype: Any = torch.float32
     ) -> StockCaptioner:
         """Opens a hub id or a folder; no code of the checkpoint is run.
 
@@ -173,7 +177,7 @@ def open_caption_model(
     row: str | None = None,
     origin: Origin | None = None,
     device: str = "auto",
-    dtype: str = "auto",
+    dtype: str = "float32",
 ) -> CaptionModel:
     """Opens a model by what a user writes after ``--model``.
 
@@ -182,19 +186,18 @@ def open_caption_model(
         row: Name of its row; made from its parts if None.
         origin: Where the weights came from; found out if None.
         device: "auto", "cpu", "cuda", ...
-        dtype: "auto" (the checkpoint's), "float32", "bfloat16" or "float16".
+        dtype: "auto" (bfloat16 where it is fast), "float32", "bfloat16" or "float16".
 
     Raises:
         CheckpointError: If there is no such captioner.
     """
     name = str(name)
     target = resolve_device(device)
+    number_format = resolve_dtype(dtype, target)
     if name.startswith("hf:"):
-        return StockCaptioner.from_pretrained(
-            name.removeprefix("hf:"), row=row, device=target, dtype=resolve_dtype(dtype) or torch.float32
-        )
+        return StockCaptioner.from_pretrained(name.removeprefix("hf:"), row=row, device=target, dtype=number_format)
     folder = Path(name)
-    shipped = shipped_captioners()
+    shipped = shipped_models("captioner-*")
     if not folder.is_dir() and name in shipped:
         folder, origin = shipped[name], origin or "shipped"
     if not (folder / "config.json").is_file():
@@ -204,34 +207,51 @@ def open_caption_model(
         )
     from vislex.captioner import Captioner
 
-    captioner = Captioner.from_pretrained(folder)
-    if (chosen := resolve_dtype(dtype)) is not None:
-        captioner = captioner.to(chosen)
-    captioner = captioner.to(torch.device(target))
+    captioner = Captioner.from_pretrained(folder, dtype=number_format).to(target)
     info = describe_folder(captioner, folder, row=row, origin=origin or "local")
     return VislexCaptioner(captioner, info)
 
 
-def shipped_captioners() -> dict[str, Path]:
-    """Folders of the captioners that vislex ships, by name."""
-    import vislex
-
-    weights = Path(vislex.__file__).parent / "weights"
-    return {folder.name: folder for folder in sorted(weights.glob("captioner-*")) if (folder / "config.json").is_file()}
-
-
 def describe_folder(captioner: Captioner, folder: Path, *, row: str | None, origin: Origin) -> ModelInfo:
-    """What a captioner folder says of itself: its parts, its training and its weights."""
-    encoder = getattr(captioner.encoder.config, "name", None) or type(captioner.encoder).__name__
-    decoder = getattr(captioner.decoder.config, "model_type", type(captioner.decoder).__name__).removeprefix("vislex_")
+    """What a captioner folder says of itself: its parts, its weights, and its training where ``run.json`` tells it."""
+    encoder = captioner.encoder.config.name or type(captioner.encoder).__name__
+    encoder += UNTRAINED if is_untrained(captioner.encoder.config) else ""
+    decoder = captioner.decoder.config.model_type.removeprefix("vislex_")
+    record = read_json(folder / "run.json")
+    kept = {name: record[name] for name in TRAINING if name in record}
     return ModelInfo(
         row=row or f"{encoder} + {decoder}",
         encoder=encoder,
         decoder=decoder,
         origin=origin,
-        parameters=parameter_counts(captioner),
+        seed=record.get("seed"),
+        parameters=_trained_counts(parameter_counts(captioner), record.get("parameters") or {}),
         sha256=folder_hash(folder),
+        training=kept or None,
+        curve=learning_curve(folder),
     )
+
+
+def learning_curve(folder: Path) -> list[dict[str, float]]:
+    """The numbers of a folder's ``training.jsonl``, one dictionary a line; empty without it."""
+    file = folder / "training.jsonl"
+    if not file.is_file():
+        return []
+    lines = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
+    return [{key: float(value) for key, value in line.items() if isinstance(value, int | float)} for line in lines]
+
+
+def _trained_counts(counted: dict[str, int], recorded: dict[str, int]) -> dict[str, int]:
+    """The counts of a loaded folder, corrected by its training: what it froze is not told by the weights."""
+    if "trainable" not in recorded:
+        return counted
+    trainable = recorded["trainable"]
+    return {
+        "total": counted["total"],
+        "trainable": trainable,
+        "frozen": counted["total"] - trainable,
+        "budgeted": recorded.get("decoder_budget", trainable),
+    }
 
 
 def parameter_counts(model: nn.Module) -> dict[str, int]:
@@ -257,25 +277,6 @@ def folder_hash(folder: Path) -> str:
         digest.update(str(file.relative_to(folder)).encode())
         digest.update(file.read_bytes())
     return digest.hexdigest()
-
-
-def resolve_device(device: str) -> str:
-    """ "auto" is CUDA where there is one, else the CPU."""
-    return ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
-
-
-def resolve_dtype(dtype: str) -> torch.dtype | None:
-    """The torch dtype of a name; None for "auto".
-
-    Raises:
-        CheckpointError: If the name is no dtype that models run in.
-    """
-    if dtype == "auto":
-        return None
-    allowed = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-    if dtype not in allowed:
-        raise CheckpointError(f"unknown dtype '{dtype}'; allowed are auto, {', '.join(allowed)}")
-    return allowed[dtype]
 
 
 def read_json(path: Path) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Sequence
 from typing import Any
 
 import numpy as np
@@ -175,26 +175,36 @@ def score(
         images = scenes.pop("images")
         scores |= {name: float(value) for name, value in scenes.items()}
         per_image["scene-F1"] = [round(images[identity]["scene-F1"], DIGITS) for identity in candidates]
-    scores |= {name: float(value) for name, value in score_diversity(candidates).items()}
+    scores |= {name: float(value) for name, value in score_diversity(candidates, data.known_captions).items()}
     return {name: round(value, DIGITS) for name, value in scores.items() if math.isfinite(value)}, per_image
 
 
-def bound_runs(data: CaptionData, *, floors: bool = True) -> list[Run]:
+def bound_runs(data: CaptionData, *, floors: bool = True, done: Container[str] = ()) -> list[Run]:
     """Runs of the two floors and of the ceiling.
 
     Args:
         data: Images and references.
         floors: Whether to make the floors, which need training rows.
+        done: Keys of runs that are finished and are not made again.
     """
     runs = []
     if floors and data.train is not None:
-        constant = constant_caption(training_captions(data))
-        runs.append(_bound(FLOORS[0], "floor", [constant] * len(data), data))
-        runs.append(_bound(FLOORS[1], "floor", nearest_captions(data), data))
+        if bound_key(FLOORS[0], data) not in done:
+            constant = constant_caption(training_captions(data))
+            runs.append(_bound(FLOORS[0], "floor", [constant] * len(data), data))
+        if bound_key(FLOORS[1], data) not in done:
+            runs.append(_bound(FLOORS[1], "floor", nearest_captions(data), data))
     candidates, rest = held_out_references(data.record)
-    if len(candidates) == len(data):
+    if len(candidates) == len(data) and bound_key(CEILING, data) not in done:
         runs.append(_bound(CEILING, "ceiling", [candidates[identity] for identity in data.record.ids], data, rest))
     return runs
+
+
+def bound_key(name: str, data: CaptionData) -> str:
+    """Key of the run of a floor or of the ceiling."""
+    known = 0 if data.train is None else len(data.train)
+    values = {"task": "captioning", "bound": name, "data": data.record.key, "n_train": known, "scorers": scorer_ids()}
+    return content_key(values)
 
 
 def scorer_ids() -> list[str]:
@@ -211,7 +221,7 @@ def _bound(
 ) -> Run:
     scores, per_image = score(dict(zip(data.record.ids, captions, strict=True)), data, references)
     return Run(
-        key=content_key({"task": "captioning", "bound": name, "data": data.record.key, "scorers": scorer_ids()}),
+        key=bound_key(name, data),
         task="captioning",
         model=ModelInfo(row=name, origin=origin),
         data=data.record.key,

@@ -1,7 +1,8 @@
 """``compare``: trains the captioners that are missing, measures all in the same way, and writes the report.
 
 Every arm shares the data, the tokenizer, the post-processing and the budget. ``NAME@untrained`` is the control: the
-same architecture, frozen with random weights, and the same downstream training. A finished run is found by its key and
+same architecture, frozen with random weights, and the same downstream training. An arm may also come trained: with
+``shipped`` the captioner that vislex ships for exactly this training is taken. A finished run is found by its key and
 skipped, so a comparison may be stopped and filled over days.
 """
 
@@ -15,14 +16,14 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
-from vislex.benchmarks.arms import Arm, train_arm
+from vislex.benchmarks.arms import Arm, TrainedArm, shipped_arm, train_arm
 from vislex.benchmarks.caption_data import CaptionData, load_suite_captions
-from vislex.benchmarks.caption_models import open_caption_model
+from vislex.benchmarks.caption_models import CaptionModel, folder_hash, open_caption_model
 from vislex.benchmarks.captioning import Generation, bound_runs, evaluate, run_key
 from vislex.benchmarks.report import write_report
 from vislex.benchmarks.results import Results, ResultsFile, Run
 from vislex.config import Config
-from vislex.errors import ConfigError
+from vislex.errors import CheckpointError, ConfigError, did_you_mean
 
 __all__ = ["ComparisonConfig", "run"]
 
@@ -36,6 +37,9 @@ class ComparisonConfig(Config):
         encoders: Names of encoders; ``NAME@untrained`` is the control of NAME.
         decoders: Names of decoders.
         models: Captioners that are measured without training: folders, names of shipped ones, ``hf:`` names.
+        shipped: Whether a captioner that vislex ships stands for an arm whose training would be exactly its own.
+        live: Rows, e.g. "siglip-tiny + prefix", that are trained although they are shipped.
+        train_missing: Whether arms that nobody has trained are trained; else they are left out, and a line says so.
         budget: Budget of each training, a row of ``budgets.yaml``.
         seeds: Number of downstream trainings of each arm, with the seeds 0, 1, ...
         lrs: Learning rates that every arm tries with its first seed; the best on val is used. Empty: the recipe's own.
@@ -44,6 +48,7 @@ class ComparisonConfig(Config):
         size: Images of each split.
         image_size: Side in pixels at which images are drawn.
         vocabulary: Vocabulary of the suite.
+        n_train: Training rows that the floors may look at, and that a novel caption is not from.
         margin: Smallest difference of CIDEr-D (in [0, 10]) that counts; None gives no verdicts.
         pairs: Rows [a, b] whose difference a - b is asked for. Empty: every encoder against its control, and with
             ``baseline`` every row against that one.
@@ -54,6 +59,9 @@ class ComparisonConfig(Config):
     encoders: list[str] = Field(default_factory=list)
     decoders: list[str] = Field(default_factory=list)
     models: list[str] = Field(default_factory=list)
+    shipped: bool = False
+    live: list[str] = Field(default_factory=list)
+    train_missing: bool = True
     budget: Literal["smoke", "demo", "standard", "long"] = "standard"
     seeds: int = Field(default=1, ge=1)
     lrs: list[float] = Field(default_factory=list)
@@ -70,6 +78,7 @@ class ComparisonConfig(Config):
     batch_size: int = Field(default=64, ge=1)
     n_latency: int = Field(default=16, ge=0)
     n_images: int = Field(default=24, ge=0)
+    n_train: int = Field(default=2000, ge=1)
     device: str = "auto"
     dtype: str = "float32"
     train: list[str] = Field(default_factory=list)
@@ -81,6 +90,9 @@ class ComparisonConfig(Config):
             raise ValueError("encoders and decoders belong together: give at least one of each, or only models")
         if not self.encoders and not self.models:
             raise ValueError("nothing to compare: give encoders and decoders, or models")
+        rows = [arm.row for arm in self.arms]
+        if unknown := [row for row in self.live if row not in rows]:
+            raise ValueError(f"live: no row '{unknown[0]}'{did_you_mean(unknown[0], rows)} Rows are {', '.join(rows)}")
         return self
 
     @property
@@ -132,9 +144,10 @@ def run(config: ComparisonConfig, *, log: Callable[[str], None] = lambda line: N
     file = ResultsFile(config.out / "results.json")
     _write_config(file, config)
     data = [_load(config, split) for split in config.splits]
-    for record in data:
-        for bound in bound_runs(record):
-            file.append(bound, record.record)
+    done = {made.key for made in file.load().runs}
+    for part in data:
+        for bound in bound_runs(part, done=done):
+            file.append(bound, part.record)
     for place, arm in enumerate(config.arms, start=1):
         _measure_arm(config, arm, data, file, partial(_numbered, log, f"[{place}/{len(config.arms)}]"))
     for name in config.models:
@@ -153,18 +166,73 @@ def _measure_arm(
         "arm": arm.identity(config.budget, config.recipe_overrides, config.lrs),
         "suite": data[0].record.provenance,
     }
-    keys = [run_key(identity, part, config.generation, config.batch_size, config.dtype) for part in data]
-    results = file.load()
-    missing = [(part, key) for part, key in zip(data, keys, strict=True) if results.find(key) is None]
+    training: dict[str, Any] = {"budget": config.budget, "overrides": config.recipe_overrides, "lrs": config.lrs}
+    missing = _missing(config, identity, data, file)
     if not missing:
         log(f"{arm.title}: finished before, skipped")
         return
-    trained = train_arm(
-        arm, budget=config.budget, folder=config.out / "models", overrides=config.recipe_overrides, lrs=config.lrs
-    )
-    log(f"{arm.title}: " + (f"trained live in {trained.seconds:.0f} s" if trained.live else "trained before"))
+    if config.shipped and arm.row not in config.live:
+        try:
+            _measure_shipped(config, arm, shipped_arm(arm, **training), data, file, log)
+            return
+        except CheckpointError as error:
+            log(f"{arm.title}: {'' if config.train_missing else 'left out: '}{error}")
+    if not config.train_missing and arm.row not in config.live:
+        return
+    trained = train_arm(arm, folder=config.out / "models", **training)
+    live = trained.origin == "trained live"
+    log(f"{arm.title}: " + (f"trained live in {trained.seconds:.0f} s" if live else "trained before"))
+    _measure(config, _open(config, trained), arm.title, missing, file, log, trained.config)
+
+
+def _measure_shipped(
+    config: ComparisonConfig,
+    arm: Arm,
+    trained: TrainedArm,
+    data: list[CaptionData],
+    file: ResultsFile,
+    log: Callable[[str], None],
+) -> None:
+    missing = _missing(config, folder_hash(trained.folder), data, file)
+    log(f"{arm.title}: shipped as '{trained.folder.name}'" + ("" if missing else "; finished before, skipped"))
+    if missing:
+        _measure(config, _open(config, trained), arm.title, missing, file, log, trained.config)
+
+
+def _measure_model(
+    config: ComparisonConfig, name: str, data: list[CaptionData], file: ResultsFile, log: Callable[[str], None]
+) -> None:
+    model = open_caption_model(name, row=_row_name(name), device=config.device, dtype=config.dtype)
+    missing = _missing(config, model.info.sha256 or name, data, file)
+    if len(missing) < len(data):
+        log(f"{name}: finished before on {len(data) - len(missing)} of {len(data)} splits, skipped there")
+    _measure(config, model, f"{name} ({model.info.origin})", missing, file, log)
+
+
+def _missing(
+    config: ComparisonConfig, identity: dict[str, Any] | str, data: list[CaptionData], file: ResultsFile
+) -> list[tuple[CaptionData, str]]:
+    """The data that a model has not been measured on, each with the key of that run."""
+    results = file.load()
+    keys = [run_key(identity, part, config.generation, config.batch_size, config.dtype) for part in data]
+    return [(part, key) for part, key in zip(data, keys, strict=True) if results.find(key) is None]
+
+
+def _open(config: ComparisonConfig, trained: TrainedArm) -> CaptionModel:
     model = open_caption_model(trained.folder, device=config.device, dtype=config.dtype)
     model.info = trained.describe(model.info)
+    return model
+
+
+def _measure(
+    config: ComparisonConfig,
+    model: CaptionModel,
+    title: str,
+    missing: list[tuple[CaptionData, str]],
+    file: ResultsFile,
+    log: Callable[[str], None],
+    training: dict[str, Any] | None = None,
+) -> None:
     for part, key in missing:
         made = evaluate(
             model,
@@ -173,30 +241,10 @@ def _measure_arm(
             batch_size=config.batch_size,
             n_latency=config.n_latency,
             key=key,
-            config=trained.config,
+            config=training,
         )
         file.append(made, part.record)
-        log(_line(arm.title, part, made))
-
-
-def _measure_model(
-    config: ComparisonConfig, name: str, data: list[CaptionData], file: ResultsFile, log: Callable[[str], None]
-) -> None:
-    model = open_caption_model(name, row=_row_name(name), device=config.device, dtype=config.dtype)
-    for part in data:
-        dtype = str(model.dtype).removeprefix("torch.")
-        key = run_key(model.info.sha256 or name, part, config.generation, config.batch_size, dtype)
-        if file.find(key) is not None:
-            log(f"{name} on {part.record.split}: finished before, skipped")
-            continue
-        settings: dict[str, Any] = {
-            "generation": config.generation,
-            "batch_size": config.batch_size,
-            "n_latency": config.n_latency,
-        }
-        made = evaluate(model, part, key=key, **settings)
-        file.append(made, part.record)
-        log(_line(f"{name} ({model.info.origin})", part, made))
+        log(_line(title, part, made))
 
 
 def _load(config: ComparisonConfig, split: str) -> CaptionData:
@@ -206,6 +254,7 @@ def _load(config: ComparisonConfig, split: str) -> CaptionData:
         size=config.size,
         image_size=config.image_size,
         n_images=config.n_images,
+        n_train=config.n_train,
         vocabulary=config.vocabulary,
     )
 
@@ -227,8 +276,11 @@ def _write_config(file: ResultsFile, config: ComparisonConfig) -> None:
     file.set_config(values)
 
 
-def _row_name(name: str) -> str:
-    return name if name.startswith("hf:") else Path(name).name
+def _row_name(name: str) -> str | None:
+    """A folder's name, a stock model's; a shipped captioner's row is that of its arm."""
+    if name.startswith("hf:"):
+        return name
+    return Path(name).name if Path(name).is_dir() else None
 
 
 def _line(title: str, data: CaptionData, made: Run) -> str:

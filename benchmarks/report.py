@@ -19,8 +19,9 @@ from vislex.errors import DataError
 
 __all__ = ["captioning_table", "render", "write_report"]
 
-SCORES = ("CIDEr-D", "BLEU-4", "ROUGE-L", "scene-F1", "objects-F1", "hallucination")
-HUNDREDFOLD = {"CIDEr-D", "BLEU-1", "BLEU-2", "BLEU-3", "BLEU-4", "ROUGE-L", "scene-F1", "objects-F1", "hallucination"}
+SCORES = ("CIDEr-D", "BLEU-4", "ROUGE-L", "scene-F1", "objects-F1", "hallucination", "novelty")
+HUNDREDFOLD = {*SCORES, "BLEU-1", "BLEU-2", "BLEU-3"}
+UNJUDGED = {"novelty"}  # neither more nor less of it is better
 LOWER_IS_BETTER = {"hallucination"}
 PAIRED = ("CIDEr-D", "scene-F1")
 
@@ -71,7 +72,7 @@ def captioning_table(rows: Sequence[Row]) -> str:
     """The summary table: scores x 100 with their spread over seeds, time, evaluations and parameters."""
     names = [name for name in SCORES if any(name in row.scores for row in rows)]
     models = [row for row in rows if row.is_model]
-    best = {name: _best(models, name) for name in names}
+    best = {name: None if name in UNJUDGED else _best(models, name) for name in names}
     top = max((row.scores.get("CIDEr-D", 0.0) for row in rows), default=0.0) or 1.0
     hue = plots.colours(rows)
     head = ["model", *names, "ms", "captions / s", "evaluations", "trained", "frozen"]
@@ -136,7 +137,7 @@ def _captioning(results: Results, record: DataRecord, n_images: int) -> str:
         "trained in the same way. The floors see no image, or only its pixels; the ceiling is one held-out reference "
         "scored against the others. ms is the wall time of one caption at batch 1, image encoding included; one "
         "forward of one caption is an evaluation. Trained parameters are counted without token embeddings and tied "
-        "heads."
+        "heads. Novelty is the share of captions that are no caption of the training rows that the floors see."
     )
     return (
         f'<h2 id="{record.key}">Captioning on {escape(record.name)}, {escape(record.split)}</h2>\n'

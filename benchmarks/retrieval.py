@@ -12,9 +12,11 @@ import torch.nn.functional as F
 
 from vislex import provenance
 from vislex.benchmarks.caption_data import CaptionData
-from vislex.benchmarks.caption_models import folder_hash, parameter_counts, resolve_device, resolve_dtype
+from vislex.benchmarks.caption_models import folder_hash, parameter_counts
 from vislex.benchmarks.results import ModelInfo, Origin, Run, Timing, content_key
 from vislex.errors import CheckpointError
+from vislex.hardware import resolve_device, resolve_dtype
+from vislex.hub import shipped_models
 from vislex.metrics.retrieval import retrieval_recall
 
 __all__ = ["KS", "evaluate", "resolve_folder"]
@@ -28,14 +30,11 @@ def resolve_folder(name: str) -> tuple[Path, Origin]:
     Raises:
         CheckpointError: If there is no such folder.
     """
-    import vislex
-
     folder = Path(name.removeprefix("hf:"))
     if (folder / "config.json").is_file():
         return folder, "local"
-    shipped = Path(vislex.__file__).parent / "weights" / name
-    if (shipped / "config.json").is_file():
-        return shipped, "shipped"
+    if name in (there := shipped_models()):
+        return there[name], "shipped"
     raise CheckpointError(
         f"'{name}' is no folder of a text-aligned model (it has no config.json); give a SiglipModel folder, "
         "e.g. one that 'vislex train siglip_pretrain' wrote, or 'siglip-tiny'"
@@ -71,15 +70,16 @@ def evaluate(
     from transformers import AutoImageProcessor, AutoModel, AutoTokenizer
 
     folder, origin = resolve_folder(name)
+    place = resolve_device(device)
     try:
-        model = AutoModel.from_pretrained(folder, dtype=resolve_dtype(dtype), trust_remote_code=False).eval()
+        model = AutoModel.from_pretrained(folder, dtype=resolve_dtype(dtype, place), trust_remote_code=False).eval()
         processor = AutoImageProcessor.from_pretrained(folder)
         tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
     except (OSError, ValueError, KeyError) as error:
         raise CheckpointError(f"cannot open a dual encoder at '{folder}': {str(error).splitlines()[0]}") from error
     if not (hasattr(model, "get_image_features") and hasattr(model, "get_text_features")):
         raise CheckpointError(f"'{folder}' holds a {type(model).__name__}, which embeds no text; give a SigLIP or CLIP")
-    model = model.to(torch.device(resolve_device(device)))
+    model = model.to(place)
     begun = time.perf_counter()
     captions = [data.record.references[identity] for identity in data.record.ids]
     texts = list(dict.fromkeys(text for own in captions for text in own))

@@ -124,13 +124,16 @@ class Pair:
 
 
 def summarise(results: Results, data: DataRecord | str | None, task: str = "captioning") -> list[Row]:
-    """Rows of one data set: models by falling CIDEr-D (R@1 for retrieval), then the floors, the ceiling first."""
+    """Rows of one data set: models by falling CIDEr-D (R@1 for retrieval), then the floors, the ceiling first.
+
+    Of several runs of one row and seed, such as a shipped captioner and then the same trained live, the last counts.
+    """
     key = data.key if isinstance(data, DataRecord) else data
-    grouped: dict[str, list[Run]] = {}
+    grouped: dict[str, dict[int | None, Run]] = {}
     for run in results.runs:
         if run.task == task and run.data == key:
-            grouped.setdefault(run.model.row, []).append(run)
-    rows = [_row(name, sorted(runs, key=lambda run: run.model.seed or 0)) for name, runs in grouped.items()]
+            grouped.setdefault(run.model.row, {})[run.model.seed] = run
+    rows = [_row(name, sorted(runs.values(), key=lambda run: run.model.seed or 0)) for name, runs in grouped.items()]
     order = {"ceiling": 0, "floor": 2}
     return sorted(rows, key=lambda row: (order.get(row.origin, 1), -_leading_score(row)))
 

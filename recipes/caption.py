@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -22,6 +22,7 @@ from vislex.captioner import Captioner
 from vislex.config import Config
 from vislex.data.sources import load_suite
 from vislex.decoders.factory import create_decoder
+from vislex.encoders.base import VisionEncoder
 from vislex.encoders.factory import create_encoder
 from vislex.metrics import score_captions
 from vislex.processing import create_image_processor
@@ -66,6 +67,8 @@ class CaptionConfig(TrainingSettings):
         train_size: Images of the training split that are used; None takes all (openmoji: its default size).
         prune_vocabulary: Whether to keep only the word pieces that occur in the training captions.
         cache_features: Whether a frozen encoder is run only once; the cache is below ``VISLEX_CACHE``.
+        save_dtype: Number format of the saved weights; training keeps float32, and so does loading unless it is told
+            another: bfloat16 halves the folder.
         validation_options: Options of ``generate`` for the captions written for validation.
         distill_from: A trained captioner's folder: its captions of the training images take the place of references.
         distill_share: Share of the training captions that are the teacher's.
@@ -91,6 +94,7 @@ class CaptionConfig(TrainingSettings):
     prune_vocabulary: bool = True
     max_length: int = Field(40, ge=4)
     cache_features: bool = True
+    save_dtype: Literal["float32", "bfloat16"] = "float32"
     validation_options: dict[str, Any] = Field(default_factory=dict)
     distill_from: Path | None = None
     distill_share: float = Field(1.0, gt=0, le=1)
@@ -104,8 +108,8 @@ def run(config: CaptionConfig) -> Path:
         The output folder: a ``Captioner`` with its processor and card, ``training.jsonl``, ``run.json``.
     """
     output = start_run("caption", config)
-    set_seed(config.seed)
-    encoder = create_encoder(config.encoder, pretrained=config.pretrained, tiny=config.tiny, **config.encoder_options)
+    encoder = _encoder(config)
+    set_seed(config.seed)  # after the encoder: decoders of equal sizes start from equal weights, whatever it is
     train, val = _load(config, config.train_split, config.train_size), _load(config, config.val_split, config.val_size)
     references = _column(train, "captions")
     tokenizer = load_tokenizer(config.tokenizer)
@@ -149,7 +153,7 @@ def run(config: CaptionConfig) -> Path:
     figures = trainer.fit()
     if trainer.is_world_process_zero():
         captioner.card_notes = _notes(config, figures)
-        captioner.eval().save_pretrained(output)
+        captioner.eval().to(getattr(torch, config.save_dtype)).save_pretrained(output)
         finish_run(
             "caption",
             config,
@@ -161,6 +165,11 @@ def run(config: CaptionConfig) -> Path:
             encoder={"name": config.encoder, "source": encoder.config.source, "spec": encoder.spec.to_dict()},
         )
     return output
+
+
+def _encoder(config: CaptionConfig) -> VisionEncoder:
+    start: dict[str, Any] = {"pretrained": True} if config.pretrained else {"seed": config.seed}
+    return create_encoder(config.encoder, tiny=config.tiny, **start, **config.encoder_options)
 
 
 class Validation:
@@ -243,13 +252,17 @@ def _to(batch: dict[str, Any], device: torch.device) -> dict[str, Any]:
 
 
 def _parameters(captioner: Captioner) -> dict[str, int]:
-    """Parameters by part, and those of the comparison's budget: the decoder's without embeddings and tied heads."""
+    """Parameters by part, and those of the comparison's budget: the decoder's without embeddings and tied heads.
+
+    What is frozen in a decoder (the codec of ladic, if it is not trained on) is counted apart.
+    """
     embeddings = {id(m.weight) for m in captioner.decoder.modules() if isinstance(m, nn.Embedding)}
     own = list(captioner.decoder.parameters())
     return {
         "encoder": sum(p.numel() for p in captioner.encoder.parameters()),
         "decoder": sum(p.numel() for p in own),
-        "decoder_budget": sum(p.numel() for p in own if id(p) not in embeddings),
+        "decoder_frozen": sum(p.numel() for p in own if not p.requires_grad),
+        "decoder_budget": sum(p.numel() for p in own if p.requires_grad and id(p) not in embeddings),
         "trainable": sum(p.numel() for p in captioner.parameters() if p.requires_grad),
     }
 

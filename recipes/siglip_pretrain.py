@@ -24,6 +24,7 @@ import vislex.data
 from vislex.config import Config
 from vislex.data import openmoji
 from vislex.errors import ConfigError
+from vislex.hub import check_folder
 from vislex.metrics.retrieval import retrieval_recall
 from vislex.text import load_tokenizer, prune_tokenizer
 from vislex.training.captions import CaptionBank, generator
@@ -56,6 +57,8 @@ class SiglipPretrainConfig(TrainingSettings):
             that the encoder knows how drawings look after a resize.
         max_shift: Largest random shift in pixels, in each direction.
         text_length: Word pieces of a padded caption; 98 % of the suite's captions fit into 32.
+        start_from: Folder of a ``SiglipModel`` with tokenizer, as this recipe saves one, whose weights the training
+            goes on from. Sizes, vocabulary and ``text_length`` are then its own.
     """
 
     budget_table: ClassVar[str] = "siglip_pretrain"
@@ -66,6 +69,7 @@ class SiglipPretrainConfig(TrainingSettings):
     render_sizes: list[int] = Field([48, 64, 96], min_length=1)
     max_shift: int = Field(3, ge=0)
     text_length: int = Field(32, ge=4)
+    start_from: Path | None = None
     vision: TowerSettings = TowerSettings()
     text: TowerSettings = TowerSettings(num_hidden_layers=3)
     train_size: int = Field(30000, ge=1)
@@ -135,16 +139,13 @@ def run(config: SiglipPretrainConfig) -> Path:
     train = [_suite(config, "train", config.train_size, size) for size in config.render_sizes]
     val = _suite(config, "val", config.val_size, config.image_size)
     references = _column(train[0], "captions")
-    tokenizer, _ = prune_tokenizer(load_tokenizer("minilm"), (text for own in references for text in own))
-    tokenizer.model_max_length = config.text_length
-    tokenizer.model_input_names = tokenizer.init_kwargs["model_input_names"] = ["input_ids"]  # pads are attended
-    bank = CaptionBank(references, tokenizer, max_length=config.text_length)
     cached = {"provenance": openmoji.provenance(), "workers": config.render_workers}
     images = cached_images(train, config.image_size, **cached)
     val_images = cached_images(val, config.image_size, **cached)
     val_captions = _column(val, "captions")
 
-    model = build_model(config, tokenizer)
+    model, tokenizer = _model(config, references)
+    bank = CaptionBank(references, tokenizer, max_length=tokenizer.model_max_length)
     if config.device in ("auto", "cpu") and not torch.cuda.is_available():
         model.set_attn_implementation("eager")  # the fastest backward for 64 tokens; not saved
 
@@ -209,6 +210,21 @@ def zero_shot_retrieval(
     return retrieval_recall(embeds[0], embeds[1], captions)
 
 
+def _model(config: SiglipPretrainConfig, references: list[list[str]]) -> tuple[SiglipModel, PreTrainedTokenizerFast]:
+    """A new model over the word pieces of the captions, or the one to start from with its own tokenizer."""
+    if config.start_from is not None:
+        check_folder(config.start_from)
+        model = SiglipModel.from_pretrained(config.start_from, dtype=torch.float32)
+        side = model.config.vision_config.image_size
+        if side != config.image_size:
+            raise ConfigError(f"image_size {config.image_size} was given, but '{config.start_from}' has {side}")
+        return model, load_tokenizer(config.start_from)
+    tokenizer, _ = prune_tokenizer(load_tokenizer("minilm"), (text for own in references for text in own))
+    tokenizer.model_max_length = config.text_length
+    tokenizer.model_input_names = tokenizer.init_kwargs["model_input_names"] = ["input_ids"]  # pads are attended
+    return build_model(config, tokenizer), tokenizer
+
+
 def _suite(config: SiglipPretrainConfig, split: str, size: int, image_size: int) -> Dataset:
     return vislex.data.load_suite(
         "openmoji",
@@ -236,7 +252,7 @@ def _save(
 ) -> None:
     model.to(torch.bfloat16).save_pretrained(output)
     tokenizer.save_pretrained(output)
-    side = config.image_size // config.patch_size
+    side = config.image_size // model.config.vision_config.patch_size
     size = {"height": config.image_size, "width": config.image_size}
     SiglipImageProcessor(
         size=size, resample=PILImageResampling.BICUBIC, image_mean=[0.5] * 3, image_std=[0.5] * 3
@@ -249,8 +265,8 @@ def _save(
         summary=(
             f"A SigLIP of {sum(p.numel() for p in model.parameters()):,} parameters: a ViT of {side} x {side} patches "
             f"and a text tower over {len(tokenizer)} word pieces, trained on {config.train_size:,} scenes with lossy "
-            f'captions. Pad captions to {config.text_length} tokens (`padding="max_length"`): the text tower pools the '
-            "last position. Figures: zero-shot retrieval over the validation scenes with all their captions."
+            f'captions. Pad captions to {tokenizer.model_max_length} tokens (`padding="max_length"`): the text tower '
+            "pools the last position. Figures: zero-shot retrieval over the validation scenes with all their captions."
         ),
     )
     (output / "README.md").write_text(card, encoding="utf-8")

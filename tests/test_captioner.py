@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import copy
 import json
 from pathlib import Path
 
@@ -8,10 +9,18 @@ import pytest
 import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
-from transformers import AutoModelForImageTextToText, AutoProcessor, PreTrainedTokenizerFast, pipeline
+from transformers import (
+    AutoModelForImageTextToText,
+    AutoProcessor,
+    BertConfig,
+    BertForMaskedLM,
+    PreTrainedTokenizerFast,
+    pipeline,
+)
 
 import vislex.auto  # noqa: F401
 from vislex.captioner import Captioner
+from vislex.decoders.ladic.codec import LatentCodec
 from vislex.encoders.factory import create_encoder
 from vislex.errors import CheckpointError, ConfigError, ImageError, SpecError
 from vislex.specs import VisionTokens
@@ -39,6 +48,52 @@ def build(tokenizer: PreTrainedTokenizerFast, decoder: str = "cross_attention", 
             if parameter.ndim > 1:
                 parameter.normal_(std=0.3)
     return captioner
+
+
+@pytest.fixture(scope="module")
+def ladic(tokenizer: PreTrainedTokenizerFast, tmp_path_factory: pytest.TempPathFactory) -> Captioner:
+    """A captioner with LaDiC, on a codec of a BERT of two layers."""
+    folder = tmp_path_factory.mktemp("bert")
+    torch.manual_seed(0)
+    sizes = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
+    whole = prune_tokenizer(load_tokenizer(), ["a red dog left of two unfathomable kites."])[0]
+    BertForMaskedLM(BertConfig(vocab_size=len(whole), initializer_range=0.4, **sizes)).save_pretrained(folder)
+    whole.save_pretrained(folder)
+    codec = LatentCodec.create(whole, ["a red dog left of two unfathomable kites."], text_model=folder)
+    options = {**SIZES, "codec": codec, "length_bucket": 4, "dropout": 0.0}
+    encoder = create_encoder("siglip-tiny", tiny=True)
+    captioner = Captioner.from_parts(encoder=encoder, decoder="ladic", tokenizer=tokenizer, **options).eval()
+    with torch.no_grad():
+        for name, parameter in captioner.decoder.named_parameters():
+            if parameter.ndim > 1 and not name.startswith("codec."):
+                parameter.normal_(std=0.3)
+    return captioner
+
+
+def test_a_diffusion_captioner_is_saved_loaded_and_piped(ladic: Captioner, tmp_path: Path) -> None:
+    ladic.save_pretrained(tmp_path)
+    assert not [name for name in load_file(tmp_path / "model.safetensors") if "text_encoder" in name]
+    for loaded in (Captioner.from_pretrained(tmp_path), AutoModelForImageTextToText.from_pretrained(tmp_path)):
+        a, b = ladic.state_dict(), loaded.state_dict()
+        assert a.keys() == b.keys()
+        assert [name for name in a if not torch.equal(a[name], b[name])] == []
+        batch = ladic.processor.encode_captions(["a red dog", "two kites"])
+        assert torch.equal(ladic(pixels(ladic), **batch).loss, loaded(pixels(ladic), **batch).loss)
+        assert torch.equal(ladic.generate(pixels(ladic)), loaded.generate(pixels(ladic)))
+    pipe = pipeline("image-text-to-text", model=str(tmp_path), device="cpu")
+    assert pipe(images=image(1), text="")[0]["generated_text"].strip() == ladic.caption(image(1))[0].text
+    assert pipe(images=image(1), text="a red")[0]["generated_text"].startswith("a red")
+    half = Captioner.from_pretrained(tmp_path, dtype=torch.bfloat16)
+    assert len(half.caption([image(0), image(1)])) == 2
+
+
+def test_a_seed_gives_the_same_captions_at_any_batch_size(ladic: Captioner) -> None:
+    images = [image(i) for i in range(5)]
+    together = ladic.caption(images, seed=1, num_inference_steps=3)
+    assert [c.text for c in ladic.caption(images, seed=1, num_inference_steps=3, batch_size=2)] == [
+        caption.text for caption in together
+    ]
+    assert [caption.evaluations for caption in together] == [3] * 5
 
 
 @pytest.fixture(scope="module", params=DECODERS)
@@ -139,6 +194,19 @@ def test_dtype_and_generation_defaults_survive(captioner: Captioner, tmp_path: P
     assert loaded.decoder.evaluations.tolist() == [8]
 
 
+def test_weights_of_half_the_size_load_as_float32(captioner: Captioner, tmp_path: Path) -> None:
+    saved = copy.deepcopy(captioner).to(torch.bfloat16)
+    saved.save_pretrained(tmp_path)
+    assert {value.dtype for value in load_file(tmp_path / "model.safetensors").values()} == {torch.bfloat16}
+    loaded = Captioner.from_pretrained(tmp_path)
+    assert {value.dtype for value in loaded.parameters()} == {torch.float32}
+    assert all(torch.equal(value, loaded.state_dict()[name].bfloat16()) for name, value in saved.state_dict().items())
+    assert next(Captioner.from_pretrained(tmp_path, dtype="auto").parameters()).dtype == torch.bfloat16
+    assert AutoModelForImageTextToText.from_pretrained(tmp_path, dtype=torch.float32).dtype == torch.float32
+    pipe = pipeline("image-text-to-text", model=str(tmp_path), device="cpu")
+    assert isinstance(pipe(images=image(1), text="")[0]["generated_text"], str)
+
+
 def test_a_frozen_packaged_encoder_is_saved_by_reference(tokenizer: PreTrainedTokenizerFast, tmp_path: Path) -> None:
     encoder = create_encoder("efficientnet-lite0", pretrained=True).requires_grad_(False)
     captioner = build(tokenizer, encoder=encoder)
@@ -158,6 +226,33 @@ def test_a_frozen_packaged_encoder_is_saved_by_reference(tokenizer: PreTrainedTo
     loaded.save_pretrained(tmp_path / "trained")
     assert not loaded.config.saved_by_reference("encoder")
     assert_equal_models(loaded, Captioner.from_pretrained(tmp_path / "trained"))
+
+
+def test_a_frozen_untrained_encoder_is_saved_as_its_seed(tokenizer: PreTrainedTokenizerFast, tmp_path: Path) -> None:
+    encoder = create_encoder("efficientnet-lite0", tiny=True, seed=7).requires_grad_(False)
+    captioner = build(tokenizer, encoder=encoder)
+    captioner.save_pretrained(tmp_path)
+    assert captioner.config.saved_by_reference("encoder")
+    assert all(name.startswith("decoder.") for name in load_file(tmp_path / "model.safetensors"))
+    before = torch.get_rng_state()
+    loaded = Captioner.from_pretrained(tmp_path)
+    assert torch.equal(torch.get_rng_state(), before)
+    assert_equal_models(captioner, loaded)
+    assert_equal_models(captioner, AutoModelForImageTextToText.from_pretrained(tmp_path))
+    assert "`efficientnet-lite0`, untrained, saved by reference" in (tmp_path / "README.md").read_text()
+    loaded.to(torch.bfloat16).save_pretrained(tmp_path / "again")
+    assert loaded.config.saved_by_reference("encoder")
+
+    config = json.loads((tmp_path / "config.json").read_text())
+    for seed, message in (
+        (8, "seed 8 draws other random weights"),
+        (-1, "records the seed -1"),
+        (None, "seed None"),
+    ):
+        config["encoder_config"]["source"]["seed"] = seed
+        (tmp_path / "config.json").write_text(json.dumps(config))
+        with pytest.raises(CheckpointError, match=message):
+            Captioner.from_pretrained(tmp_path)
 
 
 def test_a_source_that_changed_is_refused(tokenizer: PreTrainedTokenizerFast, tmp_path: Path) -> None:

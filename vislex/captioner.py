@@ -17,7 +17,9 @@ from transformers.configuration_utils import SubConfigSpec
 from vislex.captioner_processing import CaptionProcessor
 from vislex.decoders.base import CaptionDecoder, CaptionDecoderOutput
 from vislex.decoders.factory import create_decoder
-from vislex.encoders.base import VisionEncoder, VisionEncoderConfig
+from vislex.encoders.base import VisionEncoder
+from vislex.encoders.factory import create_encoder, rebuild_encoder
+from vislex.encoders.sources import is_untrained
 from vislex.errors import CheckpointError, ConfigError, SpecError
 from vislex.hub import check_config, check_folder, drop_unknown_keys, model_card
 from vislex.specs import VisionTokens
@@ -50,7 +52,7 @@ class CaptionerConfig(PreTrainedConfig):
         encoder_config: Config of the encoder.
         decoder_config: Config of the decoder.
         parts: How each part is saved: ``{"encoder": {"by": "value" | "reference"}, ...}``. A referenced part is built
-            again from its own config's ``name`` and checked against ``source["sha256"]``.
+            again from its own config's ``source`` and checked against its ``sha256``.
     """
 
     model_type = "vislex_captioner"
@@ -148,8 +150,6 @@ class Captioner(PreTrainedModel, GenerationMixin):
         from vislex.processing import create_image_processor
 
         if isinstance(encoder, str):
-            from vislex.encoders.factory import create_encoder
-
             encoder = create_encoder(encoder, pretrained=True)
         if tokenizer is None or isinstance(tokenizer, str | Path):
             tokenizer = load_tokenizer("minilm" if tokenizer is None else tokenizer)
@@ -354,6 +354,12 @@ class Captioner(PreTrainedModel, GenerationMixin):
     def from_pretrained(cls, pretrained_model_name_or_path: str | Path, *args: Any, **kwargs: Any) -> Any:
         """Loads a captioner: a folder, a hub id; referenced parts come from their source and are verified.
 
+        Args:
+            pretrained_model_name_or_path: Folder or hub id.
+            *args: See ``PreTrainedModel.from_pretrained``.
+            **kwargs: See there. ``dtype`` is float32 unless it is given, whatever the weights were saved in; "auto"
+                takes theirs.
+
         Raises:
             CheckpointError: If weights are missing, a config carries what no checkpoint may, or the source of a
                 referenced part is gone or has changed.
@@ -364,10 +370,12 @@ class Captioner(PreTrainedModel, GenerationMixin):
             check_folder(pretrained_model_name_or_path)
         wants_info = kwargs.pop("output_loading_info", False)
         kwargs.pop("trust_remote_code", None)
+        kwargs.setdefault("dtype", torch.float32)
         try:
-            captioner, info = super().from_pretrained(
-                pretrained_model_name_or_path, *args, output_loading_info=True, use_safetensors=True, **kwargs
-            )
+            with torch.random.fork_rng(devices=[]):  # transformers draws what it does not find, before it is replaced
+                captioner, info = super().from_pretrained(
+                    pretrained_model_name_or_path, *args, output_loading_info=True, use_safetensors=True, **kwargs
+                )
         except OSError as error:
             raise CheckpointError(
                 f"no captioner can be read from '{pretrained_model_name_or_path}': {str(error).splitlines()[0]}"
@@ -390,7 +398,7 @@ class Captioner(PreTrainedModel, GenerationMixin):
         if any(parameter.requires_grad for parameter in self.encoder.parameters()):
             return False
         try:
-            source = _encoder_from_source(config)
+            source = rebuild_encoder(config)
         except CheckpointError:
             return False
         own, theirs = self.encoder.state_dict(), source.state_dict()
@@ -399,7 +407,7 @@ class Captioner(PreTrainedModel, GenerationMixin):
         )
 
     def _load_referenced_encoder(self) -> None:
-        source = _encoder_from_source(self.encoder.config)
+        source = rebuild_encoder(self.encoder.config)
         try:
             self.encoder.load_state_dict(source.state_dict())
         except RuntimeError as error:
@@ -413,7 +421,9 @@ class Captioner(PreTrainedModel, GenerationMixin):
         encoder, decoder = self.encoder.config, self.decoder.config
         parts = self.config.parts or {}
         facts = {
-            "Encoder": f"`{encoder.name or encoder.model_type}`, saved by {parts.get('encoder', {}).get('by')}",
+            "Encoder": f"`{encoder.name or encoder.model_type}`, "
+            + ("untrained, " if is_untrained(encoder) else "")
+            + f"saved by {parts.get('encoder', {}).get('by')}",
             "Decoder": f"`{decoder.model_type.removeprefix('vislex_')}`, vocabulary {decoder.vocab_size}",
             "Parameters": f"{sum(p.numel() for p in self.parameters()):,}",
             "Image size": " x ".join(map(str, self.encoder.spec.image_size)),
@@ -433,22 +443,3 @@ def _open(image: Any) -> Any:
     from vislex.data.images import load_image
 
     return load_image(image)
-
-
-def _encoder_from_source(config: VisionEncoderConfig) -> VisionEncoder:
-    """Builds an encoder again with the weights of its source.
-
-    Raises:
-        CheckpointError: If the source is gone, or its file is not the one that the digest was taken of.
-    """
-    from vislex.encoders.factory import create_encoder
-
-    recorded = (config.source or {}).get("sha256")
-    encoder = create_encoder(str(config.name), pretrained=True)
-    found = (encoder.config.source or {}).get("sha256")
-    if found != recorded:
-        raise CheckpointError(
-            f"the weights of '{config.name}' have changed since the captioner was saved (sha256 {found}, recorded "
-            f"{recorded}); restore the file, or save the captioner with standalone=True next time"
-        )
-    return encoder

@@ -202,6 +202,18 @@ ENCODERS: dict[str, Row] = {
             },
         },
     ),
+    "blip-b16": (
+        _HF,
+        "BLIP's ViT base, patch 16, at the 224 px of LaDiC",
+        {
+            "backbone": _tower("blip_vision_model", 768, 12, 12, 3072, 16, image_size=384),
+            "hub_id": "Salesforce/blip-image-captioning-base",
+            "image_size": (224, 224),
+            "interpolation": "bicubic",
+            **_OPENAI,
+            "tiny": _tiny(16, 4, initializer_range=0.02),  # the tower's own default is 1e-10
+        },
+    ),
     "clip-b32": (
         _HF,
         "CLIP base, patch 32, 224 px",

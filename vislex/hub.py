@@ -17,7 +17,16 @@ from typing import Any
 from vislex.errors import CheckpointError, did_you_mean
 from vislex.registry import registry
 
-__all__ = ["allowed_keys", "check_config", "check_folder", "drop_unknown_keys", "model_card", "shipped"]
+__all__ = [
+    "allowed_keys",
+    "check_config",
+    "check_folder",
+    "drop_unknown_keys",
+    "model_card",
+    "shipped",
+    "shipped_models",
+    "weights_folder",
+]
 
 _FORBIDDEN = frozenset(
     {
@@ -42,7 +51,7 @@ _FORBIDDEN = frozenset(
 )
 # What transformers writes into every config beside the fields of its class.
 _WRITTEN = frozenset({"model_type", "architectures", "transformers_version", "dtype", "torch_dtype", "_name_or_path"})
-_SOURCE = frozenset({"kind", "location", "revision", "sha256"})
+_SOURCE = frozenset({"kind", "location", "revision", "sha256", "seed"})
 _IMPORT_PATH = re.compile(r"[A-Za-z_]\w*(\.\w+)*:[A-Za-z_]\w*(\.\w+)*")
 _CLASS_NAME = re.compile(r"[A-Za-z_]\w*")
 _MAX_DEPTH = 12
@@ -54,13 +63,22 @@ def shipped(name: str) -> Path:
     Raises:
         CheckpointError: If there is none of this name.
     """
-    root = Path(str(files("vislex"))) / "weights"
-    if name and Path(name).name == name and (root / name / "config.json").is_file():
-        return root / name
-    there = sorted(folder.parent.name for folder in root.glob("*/config.json"))
+    there = shipped_models()
+    if name in there:
+        return there[name]
     raise CheckpointError(
         f"no shipped model '{name}'{did_you_mean(name, there)} Shipped are: {', '.join(there) or 'none'}"
     )
+
+
+def shipped_models(pattern: str = "*") -> dict[str, Path]:
+    """Folders of the models that vislex ships, by name, for a glob pattern ("captioner-*")."""
+    return {file.parent.name: file.parent for file in sorted(weights_folder().glob(f"{pattern}/config.json"))}
+
+
+def weights_folder() -> Path:
+    """Where vislex keeps the models that it ships, one folder each."""
+    return Path(str(files("vislex"))) / "weights"
 
 
 def allowed_keys(model_type: str) -> frozenset[str]:
@@ -182,8 +200,9 @@ def _check_source(source: Mapping[str, Any], where: str) -> None:
     if unknown := sorted(set(map(str, source)) - _SOURCE):
         raise CheckpointError(f"{where} carries '{unknown[0]}'; a source has {', '.join(sorted(_SOURCE))} only")
     for key, value in source.items():
-        if value is not None and not isinstance(value, str):
-            raise CheckpointError(f"{where}: {key} is {value!r}; a source holds texts only")
+        wanted, name = (int, "a whole number") if key == "seed" else (str, "a text")
+        if value is not None and (not isinstance(value, wanted) or isinstance(value, bool)):
+            raise CheckpointError(f"{where}: {key} is {value!r}; it must be {name}")
 
 
 def _check_class_names(names: Any, where: str) -> None:

@@ -63,6 +63,9 @@ def test_a_true_reference_lies_above_copying_and_copying_above_saying_one_thing(
     ceiling = runs[captioning.CEILING].scores["CIDEr-D"]
     assert all(ceiling > runs[floor].scores["CIDEr-D"] for floor in captioning.FLOORS)
     assert len(set(runs[captioning.FLOORS[0]].captions)) == 1
+    assert [runs[floor].scores["novelty"] for floor in captioning.FLOORS] == [0, 0]  # both copy
+    assert runs[captioning.CEILING].scores["novelty"] > 0
+    assert not captioning.bound_runs(data, done={run.key for run in runs.values()})
     assert all(run.n == len(data) for run in runs.values())
 
 

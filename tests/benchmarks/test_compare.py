@@ -27,6 +27,7 @@ def _config(out: Path, **changes: object) -> ComparisonConfig:
         "image_size": 32,
         "n_latency": 2,
         "n_images": 2,
+        "n_train": 30,
         "train": TINY,
         "out": out,
         **changes,

@@ -112,6 +112,18 @@ def test_every_weight_learns(make: Callable[..., LadicDecoder], batch: dict, spe
     assert [name for name, value in decoder.named_parameters() if value.grad is None] == []
 
 
+def test_validation_computes_under_autocast_as_training_does(decoder: LadicDecoder, batch: dict[str, Tensor]) -> None:
+    with torch.autocast("cpu", torch.bfloat16):
+        loss = decoder(tokens(), **batch).loss
+        assert decoder.generate(vision_tokens=tokens(), **FEW).shape[0] == 3
+    assert float(loss) == pytest.approx(float(decoder(tokens(), **batch).loss), rel=0.05)
+
+
+def test_narrow_networks_start_wider(make: Callable[..., LadicDecoder]) -> None:
+    assert make(hidden_size=64).config.initializer_range == pytest.approx(0.125)
+    assert make(hidden_size=64, initializer_range=0.5).config.initializer_range == 0.5
+
+
 def test_validation_repeats_itself_and_training_does_not(decoder: LadicDecoder, batch: dict[str, Tensor]) -> None:
     assert torch.equal(decoder(tokens(), **batch).loss, decoder(tokens(), **batch).loss)
     decoder.train()
@@ -248,7 +260,7 @@ def test_the_candidate_that_agrees_most_is_taken(make: Callable[..., LadicDecode
 def test_wrong_calls_are_explained(decoder: LadicDecoder, make: Callable[..., LadicDecoder]) -> None:
     with pytest.raises(ConfigError, match="'num_inference_step'; did you mean 'num_inference_steps'"):
         decoder.generate(vision_tokens=tokens(), num_inference_step=2)
-    with pytest.raises(ConfigError, match="no beams"):
+    with pytest.raises(ConfigError, match="does not know num_beams"):
         decoder.generate(vision_tokens=tokens(), num_beams=2)
     with pytest.raises(ConfigError, match="does not know top_p"):
         decoder.generate(vision_tokens=tokens(), generation_config=GenerationConfig(top_p=0.5))
@@ -256,7 +268,7 @@ def test_wrong_calls_are_explained(decoder: LadicDecoder, make: Callable[..., La
         decoder.generate(pixel_values=torch.zeros(1, 3, 8, 8))
     with pytest.raises(SpecError, match="20 tokens"):
         decoder(tokens(1), torch.ones(1, 20, dtype=torch.long))
-    with pytest.raises(ConfigError, match="'preconditionin'.*did you mean 'preconditioning'"):
+    with pytest.raises(ConfigError, match="'preconditionin' of the decoder ladic; did you mean"):
         make(preconditionin=True)
     with pytest.raises(ConfigError, match="unknown preset 'papers'; did you mean 'paper'"):
         make("papers")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,8 @@ from transformers import AutoModel
 
 import vislex
 from vislex.encoders.base import VisionEncoder
-from vislex.encoders.factory import auto_classes, register_auto
+from vislex.encoders.factory import auto_classes, rebuild_encoder, register_auto
+from vislex.encoders.sources import weights_digest
 from vislex.processing import create_image_processor
 from vislex.registry import registry
 from vislex.specs import EncoderSpec, Grid, token_count
@@ -111,6 +113,22 @@ def test_full_size_has_the_shape_of_its_spec(name: str) -> None:
     assert tokens.shape == (1, spec.n_tokens, spec.dim)
     assert spec.grid is not None
     assert spec.n_tokens == spec.grid.height * spec.grid.width
+
+
+@pytest.mark.parametrize("name", ["efficientnet-lite0", "dinov2-b14", "radio-h16", "vae-taesd", *MORE[:3], MORE[-1]])
+def test_a_seed_gives_the_same_random_weights_again(name: str) -> None:
+    options: dict[str, object] = {} if name.startswith("timm:") else {"tiny": True}
+    before = torch.get_rng_state()
+    encoder = vislex.create_encoder(name, seed=3, **options)
+    source = encoder.config.source
+    assert source is not None
+    assert (source["kind"], source["seed"]) == ("untrained", 3)
+    saved = type(encoder.config).from_dict(json.loads(encoder.config.to_json_string(use_diff=False)))
+    again = rebuild_encoder(saved)
+    assert torch.equal(torch.get_rng_state(), before)
+    assert weights_digest(again) == weights_digest(encoder) == source["sha256"]
+    assert weights_digest(vislex.create_encoder(name, seed=4, **options)) != source["sha256"]
+    assert not again.training
 
 
 @pytest.mark.parametrize("name", SAMPLE)

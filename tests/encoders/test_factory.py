@@ -37,6 +37,12 @@ def test_tiny_variants_exist_for_catalog_names_only() -> None:
         vislex.create_encoder("clip-b32", tiny=True, pretrained=True)
 
 
+def test_a_seed_is_for_random_weights() -> None:
+    for seed, pretrained in ((0, True), (-1, False)):
+        with pytest.raises(ConfigError, match=f"seed={seed} draws random weights"):
+            vislex.create_encoder("siglip-tiny", pretrained=pretrained, seed=seed)
+
+
 def test_missing_weights_are_one_clear_error() -> None:
     with pytest.raises(CheckpointError, match="google/siglip-base-patch16-224"):
         vislex.create_encoder("siglip-b16-224", pretrained=True)

@@ -11,6 +11,8 @@ from diffusers import AutoencoderKL
 from PIL import Image, ImageDraw
 from torch import nn
 from transformers import (
+    BlipConfig,
+    BlipForConditionalGeneration,
     CLIPConfig,
     CLIPModel,
     Siglip2Config,
@@ -91,6 +93,17 @@ def test_clip_drops_its_class_token_only(tmp_path: Path) -> None:
         expected = whole.vision_model(pixels).last_hidden_state
         assert torch.equal(encoder(pixels).tokens, expected[:, 1:])
     assert encoder.spec.n_prefix == 1
+
+
+def test_blips_tower_of_a_whole_captioner_takes_other_sizes(tmp_path: Path) -> None:
+    whole = BlipForConditionalGeneration(BlipConfig(vision_config=VISION, text_config=TEXT | {"hidden_size": 32}))
+    whole.eval().save_pretrained(tmp_path)
+    options = {"pretrained": True, "mean": (0.5,) * 3, "std": (0.5,) * 3}
+    encoder = vislex.create_encoder(f"hf:{tmp_path}", **options, image_size=24)
+    pixels = torch.randn(2, 3, 24, 24)
+    with torch.no_grad():
+        expected = whole.vision_model(pixels, interpolate_pos_encoding=True).last_hidden_state
+        assert torch.equal(encoder(pixels).tokens, expected[:, 1:])
 
 
 @pytest.mark.parametrize(

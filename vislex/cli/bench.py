@@ -205,9 +205,9 @@ def _data(data: str, split: str, size: int, seed: int, images: int) -> CaptionDa
 
 
 def _shipped(task: str) -> list[str]:
-    from vislex.benchmarks.caption_models import shipped_captioners
+    from vislex.hub import shipped_models
 
-    names = ["siglip-tiny"] if task == "retrieval" else list(shipped_captioners())
+    names = ["siglip-tiny"] if task == "retrieval" else list(shipped_models("captioner-*"))
     if not names:
         raise ConfigError(f"no model given; write 'vislex bench {task} --model FOLDER'")
     return names

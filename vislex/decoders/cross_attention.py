@@ -102,6 +102,7 @@ class CrossAttentionDecoder(AutoregressiveDecoder):
             num_attention_heads=num_heads,
             intermediate_size=4 * hidden_size,
             max_position_embeddings=max_length,
+            initializer_range=hidden_size**-0.5,  # the usual 0.02 leaves a narrow model blind for 500 steps
             type_vocab_size=1,
             pad_token_id=shared["pad_token_id"],
             bos_token_id=shared["bos_token_id"],

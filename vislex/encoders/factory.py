@@ -1,24 +1,30 @@
-"""``create_encoder``: one name, one encoder; and the Auto classes of every registered encoder."""
+"""``create_encoder``: one name, one encoder; the same again from its record; the Auto classes of every encoder."""
 
 from __future__ import annotations
 
+import copy
 import inspect
 import logging
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+import torch
 from transformers import AutoConfig, AutoModel
 
 from vislex.encoders.base import VisionEncoder, VisionEncoderConfig
-from vislex.errors import ConfigError, UnknownNameError, VislexError, did_you_mean
+from vislex.encoders.sources import is_untrained, untrained_source
+from vislex.errors import CheckpointError, ConfigError, UnknownNameError, VislexError, did_you_mean
+from vislex.modules.digest import weights_digest
 from vislex.registry import registry
 
-__all__ = ["auto_classes", "create_encoder", "encoder_class", "register_auto"]
+__all__ = ["auto_classes", "create_encoder", "encoder_class", "rebuild_encoder", "register_auto"]
 
 logger = logging.getLogger(__name__)
 
 
-def create_encoder(name: str, *, pretrained: bool = False, tiny: bool = False, **options: Any) -> VisionEncoder:
+def create_encoder(
+    name: str, *, pretrained: bool = False, tiny: bool = False, seed: int | None = None, **options: Any
+) -> VisionEncoder:
     """Builds a vision encoder, in eval mode.
 
     Args:
@@ -26,6 +32,8 @@ def create_encoder(name: str, *, pretrained: bool = False, tiny: bool = False, *
             ``vae:ORG/REPO``, ``vae:DIR``, ``fused:A+B``.
         pretrained: Whether to load weights; otherwise they are random, drawn from torch's global generator.
         tiny: Whether to build the small variant that tests use (catalog names only).
+        seed: Draws the random weights from this seed instead, leaves the global generator as it was, and records
+            where they came from: a captioner with this encoder frozen then saves the seed, not the weights.
         **options: Options of the encoder's ``create``, over those of its catalog row: ``layer``, ``image_size``, ...
 
     Raises:
@@ -33,6 +41,16 @@ def create_encoder(name: str, *, pretrained: bool = False, tiny: bool = False, *
         ConfigError: If an option is unknown or does not fit.
         CheckpointError: If weights are missing or contradict the row.
     """
+    if seed is not None:
+        if pretrained or not 0 <= seed < 2**63:
+            raise ConfigError(
+                f"'{name}': seed={seed} draws random weights; it must be 0 or more, without pretrained=True"
+            )
+        with torch.random.fork_rng(devices=[]):
+            encoder = create_encoder(name, tiny=tiny, **options)
+        encoder = _drawn_from(seed, encoder.config)
+        encoder.config.source = untrained_source(seed, weights_digest(encoder))
+        return encoder
     entry, source = registry("encoders").resolve(name)
     target = entry.load()
     parameters = inspect.signature(target.create).parameters
@@ -59,6 +77,43 @@ def _row_options(options: Mapping[str, Any], tiny: bool) -> dict[str, Any]:
         nested = isinstance(value, Mapping) and isinstance(merged.get(key), Mapping)
         merged[key] = {**merged[key], **value} if nested else value
     return merged
+
+
+def rebuild_encoder(config: VisionEncoderConfig) -> VisionEncoder:
+    """Builds an encoder again with the weights that its config's ``source`` records, and verifies them.
+
+    Raises:
+        CheckpointError: If the source is gone, or does not give the weights that its digest was taken of.
+    """
+    source = config.source or {}
+    recorded = source.get("sha256")
+    if not is_untrained(config):
+        encoder = create_encoder(str(config.name), pretrained=True)
+        if (found := (encoder.config.source or {}).get("sha256")) != recorded:
+            raise CheckpointError(
+                f"the weights of '{config.name}' have changed since the captioner was saved (sha256 {found}, recorded "
+                f"{recorded}); restore the file, or save the captioner with standalone=True next time"
+            )
+        return encoder
+    seed = source.get("seed")
+    if not isinstance(seed, int) or not 0 <= seed < 2**63:
+        raise CheckpointError(f"the untrained encoder '{config.name}' records the seed {seed!r}; it must be 0 or more")
+    encoder = _drawn_from(seed, config)
+    if (found := weights_digest(encoder)) != recorded:
+        raise CheckpointError(
+            f"seed {seed} draws other random weights of '{config.name}' here (torch {torch.__version__}, "
+            f"sha256 {found}) than where the captioner was saved ({source.get('revision')}, sha256 {recorded}); use "
+            "that version of torch on the same kind of processor, or save the captioner there with standalone=True"
+        )
+    return encoder
+
+
+def _drawn_from(seed: int, config: VisionEncoderConfig) -> VisionEncoder:
+    """An encoder in eval mode whose random weights follow from config, seed and torch alone."""
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)
+        encoder: VisionEncoder = encoder_class(config.model_type)(copy.deepcopy(config))
+    return encoder.eval()
 
 
 def encoder_class(model_type: str) -> type[VisionEncoder]:

@@ -18,8 +18,9 @@ from transformers.utils import logging as transformers_logging
 
 from vislex.encoders.base import VisionEncoder, VisionEncoderConfig, check_variant, pair
 from vislex.encoders.hf_families import Family, family_of, vision_config_of
-from vislex.encoders.sources import check_location, check_same, local_source, read_preprocessing, shipped_weights
+from vislex.encoders.sources import check_location, check_same, local_source, read_preprocessing
 from vislex.errors import CheckpointError, ConfigError, SpecError
+from vislex.hub import shipped
 from vislex.specs import VisionTokens
 
 __all__ = ["HFEncoder", "HFEncoderConfig"]
@@ -50,7 +51,7 @@ class HFEncoder(VisionEncoder):
     def __init__(self, config: HFEncoderConfig) -> None:
         super().__init__(config)
         self.family: Family = family_of(config.backbone_config)
-        self.backbone: PreTrainedModel = AutoModel.from_config(config.backbone_config)
+        self.backbone: PreTrainedModel = self.family.build(config.backbone_config)
         self.post_init()
 
     @classmethod
@@ -98,7 +99,7 @@ class HFEncoder(VisionEncoder):
             check_location(source)
             location = source
         elif pretrained:
-            location = shipped_weights(weights) if weights else hub_id
+            location = shipped(weights) if weights else hub_id
         if location is None:
             config = AutoConfig.for_model(**copy.deepcopy(dict(backbone or {})))
         else:
@@ -189,7 +190,12 @@ def _load_weights(encoder: HFEncoder, location: str | Path, weights: str | None)
     transformers_logging.set_verbosity_error()  # a long table of the text tower's weights; what lacks is checked here
     try:
         backbone, info = type(encoder.backbone).from_pretrained(
-            location, config=config, dtype=torch.float32, use_safetensors=True, output_loading_info=True
+            location,
+            config=config,
+            dtype=torch.float32,
+            use_safetensors=True,
+            output_loading_info=True,
+            key_mapping=encoder.family.key_mapping,
         )
     except (OSError, ValueError, RuntimeError) as error:
         raise CheckpointError(

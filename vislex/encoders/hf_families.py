@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+import transformers
 from torch import Tensor
-from transformers import PreTrainedConfig
+from transformers import AutoModel, PreTrainedConfig, PreTrainedModel
 
 from vislex.encoders.base import pair
 from vislex.errors import CheckpointError, SpecError, did_you_mean
@@ -44,6 +45,9 @@ class Family:
         variable_length: Whether it is a NaFlex tower.
         masked: Whether it hides random patches (MAE); then none is hidden.
         global_output: Field of the output that holds the pooled descriptor.
+        class_name: Class in transformers, where ``AutoModel`` does not know the tower by itself.
+        key_mapping: Patterns of the names of weights in a whole image-text model, and what the tower calls them, where
+            transformers does not know.
     """
 
     n_prefix: Callable[[PreTrainedConfig], int]
@@ -51,6 +55,15 @@ class Family:
     variable_length: bool = False
     masked: bool = False
     global_output: str = "pooler_output"
+    class_name: str | None = None
+    key_mapping: dict[str, str] | None = None
+
+    def build(self, config: PreTrainedConfig) -> PreTrainedModel:
+        """The tower with random weights."""
+        if self.class_name is None:
+            return AutoModel.from_config(config)
+        tower: PreTrainedModel = getattr(transformers, self.class_name)._from_config(config)
+        return tower
 
     def prepare(self, config: PreTrainedConfig) -> None:
         """Changes what a config must not say in an encoder: MAE's mask ratio becomes 0."""
@@ -113,6 +126,7 @@ class Family:
 
 
 FAMILIES: dict[str, Family] = {
+    "blip_vision_model": Family(_cls, class_name="BlipVisionModel", key_mapping={r"^vision_model\.": ""}),
     "siglip_vision_model": Family(_none),
     "siglip2_vision_model": Family(_none, positions="any", variable_length=True),
     "clip_vision_model": Family(_cls),

@@ -9,39 +9,33 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 from collections.abc import Mapping
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+import torch
 from transformers import AutoImageProcessor
 from transformers.image_utils import PILImageResampling
 
 from vislex.errors import CheckpointError, UnknownNameError, did_you_mean
 
-__all__ = ["Preprocessing", "check_same", "file_sha256", "package_file", "read_preprocessing", "shipped_weights"]
+__all__ = [
+    "Preprocessing",
+    "check_same",
+    "file_sha256",
+    "is_untrained",
+    "package_file",
+    "read_preprocessing",
+    "untrained_source",
+]
 
 Preprocessing = dict[str, Any]
+UNTRAINED = "untrained"  # the kind of source of random weights that a seed gives again
 _INTERPOLATION = {
     PILImageResampling.NEAREST: "nearest",
     PILImageResampling.BILINEAR: "bilinear",
     PILImageResampling.BICUBIC: "bicubic",
     PILImageResampling.LANCZOS: "lanczos",
 }
-
-
-def shipped_weights(name: str) -> Path:
-    """Folder of a model that ships with vislex as package data.
-
-    Raises:
-        CheckpointError: If it is not there.
-    """
-    folder = Path(str(files("vislex"))) / "weights" / name
-    if not (folder / "config.json").is_file():
-        raise CheckpointError(
-            f"the shipped weights '{name}' are not at {folder}; reinstall vislex, or pass pretrained=False for random "
-            "weights"
-        )
-    return folder
 
 
 def package_file(package: str, relative: str) -> Path:
@@ -71,6 +65,22 @@ def local_source(kind: str, folder: Path, location: str) -> dict[str, Any]:
     weights = sorted(folder.glob("*.safetensors"))
     sha256 = file_sha256(weights[0]) if len(weights) == 1 else None
     return {"kind": kind, "location": location, "revision": None, "sha256": sha256}
+
+
+def untrained_source(seed: int, sha256: str) -> dict[str, Any]:
+    """``VisionEncoderConfig.source`` of random weights; ``sha256`` is their ``weights_digest``."""
+    return {
+        "kind": UNTRAINED,
+        "location": None,
+        "revision": f"torch {torch.__version__}",
+        "sha256": sha256,
+        "seed": seed,
+    }
+
+
+def is_untrained(config: Any) -> bool:
+    """Whether an encoder's config records random weights drawn from a seed."""
+    return bool((getattr(config, "source", None) or {}).get("kind") == UNTRAINED)
 
 
 def check_location(source: str) -> None:

@@ -1,4 +1,4 @@
-"""Captions that a trained captioner writes for a whole data set, made once: the teacher of sequence-level distillation."""
+"""Captions that a teacher writes for a whole data set, made once: sequence-level distillation."""
 
 from __future__ import annotations
 

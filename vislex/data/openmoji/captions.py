@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
+from typing import NamedTuple
 
 from vislex.data.openmoji.draws import Draws
 from vislex.data.openmoji.lexicon import (
@@ -24,6 +25,20 @@ NAMED = 0.4  # probability that a caption names a sometimes-named factor
 _REDRAWS = 6
 _RELATION_GAP = 0.18
 _RELATION_SLOPE = 0.7
+
+
+class _Text(NamedTuple):
+    """What a caption says of the drawings.
+
+    Attributes:
+        alone: As the whole caption, which may begin with a place: "at the top is a cat".
+        phrase: As a noun phrase, which can follow "there is" or "a picture of": "a cat at the top".
+        starts_plural: Whether the first noun is a plural.
+    """
+
+    alone: str
+    phrase: str
+    starts_plural: bool
 
 
 def relation(first: Item, second: Item) -> str | None:
@@ -104,15 +119,15 @@ def _phrase(group: Sequence[Item], draws: Draws, *, size: bool, count: bool, pos
     return _noun(group, draws, size=size, count=count)
 
 
-def _on_background(scene: Scene, text: str, draws: Draws) -> str:
+def _on_background(scene: Scene, text: _Text, draws: Draws) -> str:
     ground = _with_article(f"{scene.background} background")
     return draws.choice(
         (
-            f"{text} on {ground}",
-            f"{text} on {ground}",
-            f"{text} against {ground}",
-            f"{ground} with {text}",
-            f"on {ground}, {text}",
+            f"{text.alone} on {ground}",
+            f"{text.alone} on {ground}",
+            f"{text.alone} against {ground}",
+            f"{ground} with {text.phrase}",
+            f"on {ground}, {text.alone}",
         )
     )
 
@@ -120,24 +135,25 @@ def _on_background(scene: Scene, text: str, draws: Draws) -> str:
 def _lossy(scene: Scene, draws: Draws) -> str:
     groups = _groups(scene, draws)
     named = [{factor: draws.chance(NAMED) for factor in ("size", "count", "position")} for _ in groups]
-    text = _related(groups, named, draws) if len(groups) > 1 and any(n["position"] for n in named) else None
-    text = text or _listed(groups, named, draws)
+    related = _related(groups, named, draws) if len(groups) > 1 and any(n["position"] for n in named) else None
+    text = _Text(related, related, starts_plural=False) if related else _listed(groups, named, draws)
     if draws.chance(NAMED):
         return _on_background(scene, text, draws)
     if draws.chance(0.15):
-        return f"{draws.choice(('a drawing of', 'a picture of'))} {text}"
+        return f"{draws.choice(('a drawing of', 'a picture of'))} {text.phrase}"
     if draws.chance(0.12):
-        several = len(groups[0]) > 1
-        return f"there {'are' if several else 'is'} {text}"
-    return text
+        return f"there {'are' if text.starts_plural else 'is'} {text.phrase}"
+    return text.alone
 
 
-def _listed(groups: Sequence[Sequence[Item]], named: Sequence[dict[str, bool]], draws: Draws) -> str:
+def _listed(groups: Sequence[Sequence[Item]], named: Sequence[dict[str, bool]], draws: Draws) -> _Text:
     """ "a cat at the top, two dogs and a car"; a lone drawing may come after its place."""
     if len(groups) == 1 and len(groups[0]) == 1 and named[0]["position"] and draws.chance(0.3):
         noun = _noun(groups[0], draws, size=named[0]["size"], count=False)
-        return f"{_place(groups[0][0], draws)} is {noun}"
-    return _join([_phrase(group, draws, **names) for group, names in zip(groups, named, strict=True)])
+        place = _place(groups[0][0], draws)
+        return _Text(f"{place} is {noun}", f"{noun} {place}", starts_plural=False)
+    text = _join([_phrase(group, draws, **names) for group, names in zip(groups, named, strict=True)])
+    return _Text(text, text, starts_plural=len(groups[0]) > 1)
 
 
 def _related(groups: Sequence[Sequence[Item]], named: Sequence[dict[str, bool]], draws: Draws) -> str | None:
@@ -161,4 +177,4 @@ def _related(groups: Sequence[Sequence[Item]], named: Sequence[dict[str, bool]],
 def _dense(scene: Scene, draws: Draws) -> str:
     groups = _groups(scene, draws)
     text = _join([_phrase(group, draws, size=True, count=True, position=True) for group in groups])
-    return _on_background(scene, text, draws)
+    return _on_background(scene, _Text(text, text, starts_plural=len(groups[0]) > 1), draws)

@@ -95,7 +95,9 @@ class LatentCodec(PreTrainedModel):
         width, text_config = config.text_config.hidden_size, copy.deepcopy(config.text_config)
         text_config.num_hidden_layers = config.decoder_layers
         text_config.vocab_size = max(8, (text_config.pad_token_id or 0) + 1)  # its embeddings are not kept
+        text_config.hidden_dropout_prob = text_config.attention_probs_dropout_prob = 0.0  # the latents are noisy enough
         text_config._attn_implementation = "sdpa"
+        text_config.dtype = None  # that of this codec, not of the text model's checkpoint
         self.upper = AutoModel.from_config(text_config).encoder.layer
         norm = nn.LayerNorm(width, eps=text_config.layer_norm_eps)
         self.transform = nn.Sequential(nn.Linear(width, width), nn.GELU(), norm)
@@ -295,7 +297,8 @@ class LatentCodec(PreTrainedModel):
             float32[B, L, D], normalised, with the stop latent at every position without a word.
         """
         encoder = self.text_encoder(input_ids.device, dtype or self.embeddings.weight.dtype)
-        raw = encoder(self.token_index[input_ids], attention_mask).float()
+        with torch.autocast(input_ids.device.type, enabled=False):  # it has its own type
+            raw = encoder(self.token_index[input_ids], attention_mask).float()
         return torch.where(self.is_special(input_ids)[..., None], self.stop.float(), self._normalize(raw))
 
     def decode(self, latents: Tensor, token_mask: Tensor | None = None) -> Tensor:

@@ -32,6 +32,7 @@ class LadicConfig(CaptionDecoderConfig):
         num_heads: Its attention heads.
         intermediate_size: Width inside its MLPs.
         dropout: Its dropout.
+        initializer_range: Standard deviation of its first weights.
         pre_norm: Whether it normalises before each sub-layer; False is BERT's order.
         time_embedding: How it is told the time; see ``Denoiser``.
         null_tokens: Tokens of the learned null image.
@@ -68,6 +69,7 @@ class LadicConfig(CaptionDecoderConfig):
     num_heads: int = 6
     intermediate_size: int = 768
     dropout: float = 0.1
+    initializer_range: float = 0.02
     pre_norm: bool = True
     time_embedding: str = "add"
     null_tokens: int = 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -137,6 +138,7 @@ class LadicDecoder(CaptionDecoder):
         fitting = given.for_tokenizer(tokenizer)
         if hidden_size is None:
             hidden_size = 2 * fitting.latent_dim if chosen["self_conditioning"] == "concat" else 192
+        chosen.setdefault("initializer_range", hidden_size**-0.5)  # the usual 0.02 leaves a narrow model blind for long
         config = LadicConfig(
             codec_config=fitting.config,
             vision_dim=spec.dim,
@@ -287,10 +289,8 @@ class LadicDecoder(CaptionDecoder):
         input_ids: Tensor | None = None,
         known_mask: Tensor | None = None,
         length: int | None = None,
-        max_new_tokens: int | None = None,
         indices: Tensor | None = None,
         num_candidates: int = 1,
-        num_beams: int = 1,
         **options: Any,
     ) -> Tensor:
         """Denoises captions.
@@ -298,18 +298,17 @@ class LadicDecoder(CaptionDecoder):
         Args:
             pixel_values: Not accepted here; a ``Captioner`` encodes them.
             vision_tokens: Encoder output, or its tokens float[B, N, D].
-            generation_config: transformers' ``GenerationConfig``, of which ``max_new_tokens`` is read.
+            generation_config: transformers' ``GenerationConfig``, of which ``max_new_tokens`` is read: the most
+                positions beside those of ``input_ids`` (or the first).
             input_ids: int64[B, P], given words from the first special token on.
             known_mask: bool[B, P], which of them are given; all by default. What is behind them is free.
             length: Positions to denoise; by default those that the length head predicts, or ``max_length``.
-            max_new_tokens: Most positions beside those of ``input_ids`` (or the first).
             indices: int64[B], number of each caption in the run: its noise follows from it and ``seed``; the position
                 in the batch by default.
             num_candidates: Captions sampled for each image, of which the one that agrees most with the others is
                 taken (minimum Bayes risk); the image's state is shared.
-            num_beams: 1; there are no beams.
             **options: Fields of ``SamplingConfig`` (``num_inference_steps``, ``guidance_scale``, ``sampler``,
-                ``refine_at``, ``seed``, ...), above those of the config.
+                ``refine_at``, ``seed``, ...), above those of the config, and ``max_new_tokens``.
 
         Returns:
             int64[B, L]: [CLS], words, [SEP], padding. ``self.evaluations`` tells what it took.
@@ -319,12 +318,10 @@ class LadicDecoder(CaptionDecoder):
         """
         if pixel_values is not None or vision_tokens is None:
             raise SpecError("a decoder takes vision_tokens=; give pixel_values to a Captioner, which encodes them")
-        if num_beams != 1:
-            raise ConfigError(f"num_beams={num_beams}: a diffusion decoder has no beams; use num_candidates")
         if num_candidates < 1:
             raise ConfigError(f"num_candidates={num_candidates} must be at least 1")
-        sampling = self._sampling(options)
-        limit = _limit(generation_config) if max_new_tokens is None else max_new_tokens
+        sampling = self._sampling({key: options.pop(key) for key in _SAMPLING & set(options)})
+        limit = _limit(generation_config, options)
         vision = self._project(vision_tokens)
         batch = len(vision.tokens)
         indices = torch.arange(batch) if indices is None else indices
@@ -350,8 +347,6 @@ class LadicDecoder(CaptionDecoder):
         return captions[:, : int(longest)]
 
     def _sampling(self, options: dict[str, Any]) -> SamplingConfig:
-        if unknown := sorted(set(options) - _SAMPLING):
-            raise ConfigError(f"unknown generation option '{unknown[0]}'{did_you_mean(unknown[0], _SAMPLING)}")
         settings = {**(self.config.sampling or {}), **options}
         if self.config.self_conditioning == "none":
             settings["self_conditioning"] = False
@@ -439,18 +434,23 @@ class LadicDecoder(CaptionDecoder):
         return finished
 
 
-def _limit(settings: GenerationConfig | None) -> int | None:
-    """``max_new_tokens`` of a ``GenerationConfig`` that asks for nothing else.
+def _limit(generation_config: GenerationConfig | None, changes: dict[str, Any]) -> int | None:
+    """``max_new_tokens`` of generation settings that ask for nothing else.
 
     Raises:
-        ConfigError: If it does.
+        ConfigError: If they do, or an option is unknown.
     """
-    if settings is None:
-        return None
-    asked = {key for key, value in settings.to_diff_dict().items() if value is not None} - _GENERATION
+    settings = GenerationConfig() if generation_config is None else copy.deepcopy(generation_config)
+    if unknown := settings.update(**changes):
+        name = next(iter(unknown))
+        raise ConfigError(f"unknown generation option '{name}'{did_you_mean(name, [*_SAMPLING, *vars(settings)])}")
+    asked = {key for key, value in settings.to_diff_dict().items() if value not in (None, False)} - _GENERATION
+    if (settings.num_beams or 1) == 1:
+        asked.discard("num_beams")
     if asked:
         raise ConfigError(
-            f"a diffusion decoder does not know {', '.join(sorted(asked))} of a GenerationConfig; its options are "
-            f"max_new_tokens and {', '.join(sorted(_SAMPLING))}"
+            f"a diffusion decoder does not know {', '.join(sorted(asked))}; its options are max_new_tokens, "
+            f"num_candidates, {', '.join(sorted(_SAMPLING))}"
         )
-    return settings.max_new_tokens
+    limit: int | None = settings.max_new_tokens
+    return limit

@@ -2,8 +2,8 @@
 
 The naive loop has the same weights and gives the same captions, but encodes the image in every call of the network,
 also for the pass without image, computes the cross-attention's keys and values anew and makes the two passes of
-guidance one after the other. A second comparison gives the naive loop the encoded image. Random weights of BLIP-base's sizes at
-224 pixels; calls alternate.
+guidance one after the other. A second comparison gives the naive loop the encoded image. Random weights of BLIP-base's
+sizes at 224 pixels; calls alternate.
 
     OMP_NUM_THREADS=1 python -m vislex.benchmarks.ladic_caching [--steps 30] [--runs 3] [--batch-size 1] [--out FILE]
 """

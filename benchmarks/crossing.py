@@ -108,4 +108,10 @@ def _sentence(point: float, low: float, high: float, lengths: np.ndarray) -> str
             return f"below {lengths[0]:.0f}"
         return f"beyond {lengths[-1]:.0f}" if value == np.inf else f"{value:.1f}"
 
-    return f"faster than the faster autoregressive loop from {say(point)} words on (95 %: {say(low)} to {say(high)})"
+    if point == -np.inf:
+        said = f"faster than the faster autoregressive loop at all lengths from {lengths[0]:.0f} words on"
+    elif point == np.inf:
+        said = f"not faster than the faster autoregressive loop up to {lengths[-1]:.0f} words"
+    else:
+        said = f"faster than the faster autoregressive loop from {point:.1f} words on"
+    return f"{said} (95 %: {say(low)} to {say(high)})"

@@ -60,7 +60,7 @@ def plot_crossings(rows: Sequence[Mapping[str, Any]], stem: Path, *, clock: str 
     for spare in range(len(panels), lines * columns):
         axes[spare // columns][spare % columns].set_axis_off()
     handles, labels = axes[0][0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=min(5, len(labels)), frameon=False, fontsize=8)
+    figure.legend(handles, labels, loc="outside lower center", ncols=2 * columns, frameon=False, fontsize=8)
     stem.parent.mkdir(parents=True, exist_ok=True)
     paths = [stem.with_suffix(ending) for ending in (".png", ".svg")]
     for path in paths:

@@ -376,8 +376,8 @@ class MaskedDecoder(CaptionDecoder):
 
     def _specials(self, device: torch.device) -> Tensor:
         config = self.config
-        ids = {config.bos_token_id, config.eos_token_id, config.pad_token_id, config.mask_token_id} - {None}
-        return torch.tensor(sorted(ids), device=device)
+        ids = (config.bos_token_id, config.eos_token_id, config.pad_token_id, config.mask_token_id)
+        return torch.tensor([i for i in ids if i is not None], device=device)
 
     def _dropped(self, batch: int, device: torch.device) -> Tensor | None:
         """Which captions of a training batch see the null image, bool[B]."""

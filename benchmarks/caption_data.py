@@ -93,6 +93,7 @@ def load_suite_captions(
         **options: Further options of ``load_suite`` (``vocabulary``, ``style``).
     """
     from vislex.data import load_suite
+    from vislex.data.sources import describe_source
 
     rows = load_suite(suite, "caption", split=split, size=size, seed=seed, image_size=image_size, **options)
     train = load_suite(suite, "caption", split="train", size=n_train, seed=seed, image_size=image_size, **options)
@@ -103,15 +104,15 @@ def load_suite_captions(
         ids.append(row["id"])
         references[row["id"]] = list(row["captions"])
         factors[row["id"]] = json.loads(row["factors"])
-    provenance, attribution = suite_provenance(suite)
+    facts = describe_source(suite)
     record = DataRecord(
         name=suite,
         split=split,
-        provenance={**provenance, "seed": seed, "image_size": image_size, **options},
+        provenance={**facts.provenance, "seed": seed, "image_size": image_size, **options},
         ids=ids,
         references=references,
         images={row["id"]: data_uri(row["image"]) for row in itertools.islice(shown, n_shown)},
-        attribution=attribution,
+        attribution=facts.attribution,
     )
     return CaptionData(record, rows, factors, train)
 
@@ -130,15 +131,6 @@ def load_caption_data(
     if not colon:
         return load_suite_captions(name, split=split, size=size or 1000, seed=seed, n_images=n_images, **options)
     return from_dataset(load_suite(name, split=split, size=size, **options), source, split, n_images=n_images)
-
-
-def suite_provenance(suite: str) -> tuple[dict[str, Any], str | None]:
-    """Version and hashes of a suite, and who drew it."""
-    from vislex.data import openmoji
-
-    if suite != "openmoji":
-        return {"suite": suite}, None
-    return dict(openmoji.provenance()), str(openmoji.attribution())
 
 
 def from_dataset(dataset: Any, name: str, split: str, *, size: int | None = None, n_images: int = 24) -> CaptionData:

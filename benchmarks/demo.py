@@ -14,12 +14,12 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from vislex.benchmarks.caption_models import shipped_captioners
 from vislex.benchmarks.compare import ComparisonConfig, run
 from vislex.benchmarks.results import read_results
 from vislex.benchmarks.show import show
 from vislex.cli.console import say
 from vislex.config import load_config
+from vislex.hub import shipped_models
 
 __all__ = ["DECODERS", "ENCODERS", "LIVE", "demo_config", "main"]
 
@@ -47,7 +47,7 @@ def demo_config(
     values = {
         "encoders": list(ENCODERS),
         "decoders": list(DECODERS),
-        "models": [name for name in DIFFUSION if name in shipped_captioners()],
+        "models": [name for name in DIFFUSION if name in shipped_models()],
         "shipped": True,
         "live": list(live),
         "train_missing": train_missing,

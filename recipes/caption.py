@@ -20,7 +20,7 @@ from transformers import PreTrainedTokenizerFast, set_seed
 
 from vislex.captioner import Captioner
 from vislex.config import Config
-from vislex.data.sources import load_suite
+from vislex.data.sources import describe_source, load_suite
 from vislex.decoders.autoregressive import AutoregressiveDecoder
 from vislex.decoders.base import CaptionDecoder
 from vislex.decoders.factory import create_decoder
@@ -172,7 +172,7 @@ def run(config: CaptionConfig) -> Path:
             output,
             figures,
             trainer.plan,
-            suite=_provenance(config),
+            suite=describe_source(config.data).provenance,
             parameters=_parameters(captioner),
             encoder={"name": config.encoder, "source": encoder.config.source, "spec": encoder.spec.to_dict()},
         )
@@ -249,7 +249,8 @@ def _inputs(config: CaptionConfig, captioner: Captioner, dataset: Dataset) -> In
     """What gives a batch's images: cached tokens of a frozen encoder, else pixels."""
     processor = create_image_processor(captioner.encoder.spec)
     if config.parts.encoder.mode == "frozen" and config.cache_features:
-        store = cached_features(captioner.encoder, dataset, processor, provenance=_provenance(config))
+        facts = describe_source(config.data)
+        store = cached_features(captioner.encoder, dataset, processor, provenance=facts.provenance)
 
         def from_cache(rows: np.ndarray) -> dict[str, Any]:
             vision = store.tokens(rows)
@@ -266,7 +267,7 @@ def teacher_captions(config: CaptionConfig, dataset: Dataset) -> list[str]:
     return caption_all(
         Captioner.from_pretrained(config.distill_from),
         dataset,
-        provenance=_provenance(config),
+        provenance=describe_source(config.data).provenance,
         **config.distill_options,
     )
 
@@ -278,14 +279,6 @@ def _load(config: CaptionConfig, split: str, size: int | None) -> Dataset:
 def _column(dataset: Dataset, name: str) -> list[Any]:
     """A column without opening any image."""
     return list(dataset.with_format(None)[name])
-
-
-def _provenance(config: CaptionConfig) -> dict[str, Any]:
-    if config.data != "openmoji":
-        return {"suite": config.data}
-    from vislex.data import openmoji
-
-    return dict(openmoji.provenance())
 
 
 def _to(batch: dict[str, Any], device: torch.device) -> dict[str, Any]:
@@ -309,12 +302,12 @@ def _parameters(captioner: Captioner) -> dict[str, int]:
 
 
 def _notes(config: CaptionConfig, figures: dict[str, float]) -> str:
+    trained_on = describe_source(config.data).trained_on
     start = "its pretrained weights" if config.pretrained else "random weights"
     rows = "\n".join(f"| {name} | {value:.4g} |" for name, value in figures.items() if math.isfinite(value))
-    source = "OpenMoji and Twemoji drawings; the weights are CC BY-SA 4.0" if config.data == "openmoji" else config.data
     return (
         f"Encoder `{config.encoder}` from {start} ({config.parts.encoder.mode}), decoder `{config.decoder}`; seed "
-        f"{config.seed}, {config.steps} steps of {config.batch_size}. Trained on {source}.\n\n"
+        f"{config.seed}, {config.steps} steps of {config.batch_size}. Trained on {trained_on}.\n\n"
         f"```\n{command_line('caption', config)}\n```\n\n| figure | value |\n|---|---|\n{rows}\n"
     )
 

@@ -18,7 +18,7 @@ from rich.table import Table
 from torch import nn
 from transformers import PreTrainedTokenizerFast, set_seed
 
-from vislex.data.sources import load_suite
+from vislex.data.sources import describe_source, load_suite
 from vislex.decoders.ladic.codec import LatentCodec
 from vislex.errors import CheckpointError
 from vislex.text import encode_captions, load_tokenizer, prune_tokenizer
@@ -181,12 +181,12 @@ def _table(accuracies: dict[float, float]) -> Table:
 def _card(config: LadicCodecConfig, codec: LatentCodec, accuracies: dict[float, float]) -> str:
     rows = "\n".join(f"| {level:g} | {accuracy:.4f} |" for level, accuracy in accuracies.items())
     count = sum(parameter.numel() for parameter in codec.parameters())
-    data = "OpenMoji captions; the weights are CC BY-SA 4.0" if config.data == "openmoji" else config.data
+    data = describe_source(config.data).trained_on
     return (
         "---\nlibrary_name: vislex\ntags:\n- vislex\n- ladic\n---\n# Latent codec\n\n"
         f"Layers 1 to {codec.config.split_layer} of `{config.text_model}` give the latents and are not here; "
         f"{codec.config.decoder_layers} layers and a head ({count:,} parameters, {codec.config.vocab_size} pieces) "
-        f"read them. Trained on {data}.\n\n```\n{command_line('ladic_codec', config)}\n```\n\n"
+        f"read them. Trained on the captions of {data}.\n\n```\n{command_line('ladic_codec', config)}\n```\n\n"
         f"| noise | words that come back |\n|---|---|\n{rows}\n"
     )
 

@@ -12,8 +12,9 @@ from PIL import Image
 from transformers import AutoModel
 
 import vislex
+import vislex.auto
 from vislex.encoders.base import VisionEncoder
-from vislex.encoders.factory import auto_classes, rebuild_encoder, register_auto
+from vislex.encoders.factory import rebuild_encoder
 from vislex.encoders.sources import weights_digest
 from vislex.processing import create_image_processor
 from vislex.registry import registry
@@ -133,7 +134,6 @@ def test_a_seed_gives_the_same_random_weights_again(name: str) -> None:
 
 @pytest.mark.parametrize("name", SAMPLE)
 def test_reload_gives_the_same_outputs_and_buffers(name: str, tmp_path: Path) -> None:
-    register_auto()
     encoder = build(name)
     inputs = inputs_of(encoder)
     encoder.save_pretrained(tmp_path)
@@ -197,8 +197,3 @@ def test_random_weights_come_from_the_global_generator_only(name: str) -> None:
     weights = [next(p for p in e.parameters() if p.ndim > 1) for e in (first, second, other)]
     assert torch.equal(weights[0], weights[1])
     assert not torch.equal(weights[0], weights[2])
-
-
-def test_auto_classes_are_one_a_config() -> None:
-    pairs = auto_classes()
-    assert len({config.model_type for config, _ in pairs}) == len(pairs) >= 4

@@ -70,6 +70,18 @@ def test_empty_captions_score_as_in_the_official_program():
     assert scores["BLEU-statistics"][:, 8].tolist() == [0, 0]
 
 
+def test_cider_of_captions_that_share_no_n_gram_is_zero_and_of_some_shared_worked_out_by_hand():
+    candidates = {"a": "red dog", "b": "two cats", "c": "a tree"}
+    references = {"a": ["one bird flies"], "b": ["two cats"], "c": ["tree"]}
+    cider = score_captions_per_image(candidates, references)["CIDEr-D"]
+    assert cider[0] == 0.0
+    # b: equal captions, cosine 1 for n = 1 and 2, no 3- and 4-grams: the mean of (1, 1, 0, 0), times 10.
+    assert cider[1] == pytest.approx(5.0)
+    # c: "tree" is in one of three references (idf log 3), as is "a" by its unseen count, max(1, 0): the cosine is
+    # 1 / sqrt(2), and the candidate is one word longer (sigma 6).
+    assert cider[2] == pytest.approx(10 / 4 * np.exp(-1 / 72) / np.sqrt(2))
+
+
 def test_order_of_images_follows_the_candidates():
     candidates = {"a": "a red dog sits", "b": "two cats", "c": "a tree"}
     references = {"c": ["a tree"], "a": ["a red dog sits here"], "b": ["one bird"]}

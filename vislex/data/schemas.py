@@ -21,7 +21,15 @@ if TYPE_CHECKING:
     from datasets import Dataset
     from PIL.Image import Image
 
-__all__ = ["BAD_IMAGE_POLICIES", "COLUMNS", "OpenImages", "caption_dataset", "check_columns", "drop_bad_images"]
+__all__ = [
+    "BAD_IMAGE_POLICIES",
+    "COLUMNS",
+    "OpenImages",
+    "SourceFacts",
+    "caption_dataset",
+    "check_columns",
+    "drop_bad_images",
+]
 
 logger = logging.getLogger(__name__)
 
@@ -33,6 +41,21 @@ COLUMNS: dict[str, tuple[str, ...]] = {
     "images": ("id", "index", "image"),
 }
 BAD_IMAGE_POLICIES = ("raise", "skip")
+
+
+@dataclass(frozen=True)
+class SourceFacts:
+    """What a result or a model card says of a data set.
+
+    Attributes:
+        provenance: What identifies it: ``{"suite": name, ...}`` with the hashes of what it is made of.
+        trained_on: Half a sentence for the card of a model: the images, and what follows for the weights.
+        attribution: The credit line of a page that shows its images; None if there is none.
+    """
+
+    provenance: dict[str, Any]
+    trained_on: str
+    attribution: str | None = None
 
 
 @dataclass(frozen=True)

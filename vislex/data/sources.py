@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import re
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vislex.data.schemas import BAD_IMAGE_POLICIES, drop_bad_images
+from vislex.data.schemas import BAD_IMAGE_POLICIES, SourceFacts, drop_bad_images
 from vislex.errors import ConfigError
 from vislex.registry import registry
 
 if TYPE_CHECKING:
     from datasets import Dataset
 
-__all__ = ["load_suite"]
+__all__ = ["describe_source", "load_suite"]
 
 
 def load_suite(
@@ -61,3 +62,18 @@ def load_suite(
     if bad_images == "skip":
         dataset, _ = drop_bad_images(dataset, max_bad_fraction=max_bad_fraction)
     return dataset
+
+
+def describe_source(name: str) -> SourceFacts:
+    """What identifies a data set and who is to be credited, by its name as ``load_suite`` takes it.
+
+    A source says so in a function ``describe() -> SourceFacts`` beside its ``load``; of the others the name is known.
+    """
+    suites = registry("suites")
+    source = name if name in suites else name.partition(":")[0]
+    if source in suites:
+        describe = getattr(sys.modules[suites.get(source).load().__module__], "describe", None)
+        if describe is not None:
+            facts: SourceFacts = describe()
+            return facts
+    return SourceFacts(provenance={"suite": name}, trained_on=name)

@@ -6,21 +6,26 @@ import copy
 from abc import abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, get_args
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Self, get_args
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from transformers import AutoConfig, GenerationConfig, PreTrainedModel
+from transformers import AutoConfig, GenerationConfig, PreTrainedConfig, PreTrainedModel
 from transformers.configuration_utils import SubConfigSpec
 
 from vislex.decoders.base import CaptionDecoder, CaptionDecoderConfig, CaptionDecoderOutput, as_vision_tokens
 from vislex.decoders.infill import Filled, Template
+from vislex.decoders.language_model import load_language_model
 from vislex.decoders.left_to_right import InfillMode, fill_left_to_right, prompt_template
 from vislex.decoders.projection import VisionProjection
 from vislex.errors import ConfigError, SpecError, did_you_mean
 from vislex.specs import EncoderSpec, Grid, VisionTokens
 from vislex.text import special_tokens
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerFast
 
 __all__ = ["AutoregressiveConfig", "AutoregressiveDecoder", "shared_fields", "shifted_loss"]
 
@@ -75,10 +80,12 @@ def shifted_loss(logits: Tensor, labels: Tensor, *, label_smoothing: float = 0.0
 class AutoregressiveDecoder(CaptionDecoder):
     """Base: a projection of the vision tokens and a transformers text model, ``text_decoder``.
 
-    Subclasses say how the text model sees the vision tokens: ``_logits`` in training, ``_generate`` in generation.
+    Subclasses say how the text model sees the vision tokens: ``_logits`` in training, ``_generate`` in generation; and
+    which text model it is: ``language_model_class`` opens a pretrained one, ``_text_config`` sizes a new one.
     """
 
     config_class = AutoregressiveConfig
+    language_model_class: ClassVar[Any]
     config: AutoregressiveConfig
     text_decoder: PreTrainedModel
     supports_gradient_checkpointing = True
@@ -88,6 +95,85 @@ class AutoregressiveDecoder(CaptionDecoder):
         super().__init__(config)
         grid = None if config.vision_grid is None else Grid(*config.vision_grid)
         self.projection = VisionProjection(config.vision_dim, config.text_config.hidden_size, grid)
+
+    @classmethod
+    def create(
+        cls,
+        spec: EncoderSpec,
+        tokenizer: PreTrainedTokenizerFast,
+        *,
+        hidden_size: int = 192,
+        num_layers: int = 4,
+        num_heads: int = 6,
+        max_length: int = 32,
+        dropout: float = 0.1,
+        label_smoothing: float = 0.0,
+        language_model: str | Path | None = None,
+        token_index: Tensor | None = None,
+    ) -> Self:
+        """Builds the decoder for an encoder and a tokenizer: a new text model, or a pretrained one.
+
+        Args:
+            spec: Spec of the encoder.
+            tokenizer: Tokenizer whose ids the decoder writes.
+            hidden_size: Width.
+            num_layers: Number of layers.
+            num_heads: Attention heads; they divide ``hidden_size``.
+            max_length: Longest caption in tokens, special tokens included.
+            dropout: Dropout of a new text model; a pretrained one keeps its own unless the decoder says otherwise.
+            label_smoothing: Label smoothing in training.
+            language_model: Folder or hub id of a text model, whose weights and sizes the decoder starts from: a causal
+                language model for ``prefix``; a BERT or "minilm" for ``cross_attention``, whose cross-attention is new.
+            token_index: The ``index_map`` of ``prune_tokenizer``, where the tokenizer is a pruned one of that model.
+
+        Raises:
+            ConfigError: If ``num_heads`` does not divide ``hidden_size``.
+        """
+        shared = shared_fields(spec, tokenizer, max_length) | {"label_smoothing": label_smoothing}
+        if language_model is None:
+            if hidden_size % num_heads:
+                raise ConfigError(f"hidden_size {hidden_size} is not a multiple of num_heads {num_heads}")
+            text_config = cls._text_config(
+                spec,
+                hidden_size=hidden_size,
+                num_layers=num_layers,
+                num_heads=num_heads,
+                max_length=max_length,
+                dropout=dropout,
+                initializer_range=0.5 * hidden_size**-0.5,  # 0.02 at 768, as usual; 0.02 at 128 learns later and less
+                **{name: shared[name] for name in ("vocab_size", "bos_token_id", "eos_token_id", "pad_token_id")},
+            )
+            return cls(cls.config_class(text_config=text_config, **shared))
+        model = load_language_model(
+            cls.language_model_class,
+            language_model,
+            vocab_size=len(tokenizer),
+            token_index=token_index,
+            **cls._language_model_changes(dropout),
+        )
+        decoder = cls(cls.config_class(text_config=model.config, **shared | {"vocab_size": model.config.vocab_size}))
+        decoder.text_decoder.load_state_dict(model.state_dict())
+        return decoder
+
+    @classmethod
+    @abstractmethod
+    def _text_config(
+        cls,
+        spec: EncoderSpec,
+        *,
+        hidden_size: int,
+        num_layers: int,
+        num_heads: int,
+        max_length: int,
+        dropout: float,
+        **fields: Any,
+    ) -> PreTrainedConfig:
+        """Config of a new text model; ``fields`` go into it as they are."""
+
+    @classmethod
+    def _language_model_changes(cls, dropout: float) -> dict[str, Any]:
+        """Config fields of a pretrained text model that the decoder changes."""
+        return {}
 
     def get_input_embeddings(self) -> torch.nn.Module:
         return self.text_decoder.get_input_embeddings()

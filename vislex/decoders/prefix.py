@@ -2,21 +2,15 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 import torch
 from torch import Tensor
 from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig, GPT2Config
 from transformers.configuration_utils import SubConfigSpec
 
-from vislex.decoders.autoregressive import AutoregressiveConfig, AutoregressiveDecoder, shared_fields
-from vislex.decoders.language_model import load_language_model
-from vislex.errors import ConfigError
+from vislex.decoders.autoregressive import AutoregressiveConfig, AutoregressiveDecoder
 from vislex.specs import EncoderSpec, VisionTokens
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerFast
 
 __all__ = ["PrefixConfig", "PrefixDecoder"]
 
@@ -35,6 +29,7 @@ class PrefixDecoder(AutoregressiveDecoder):
     """
 
     config_class = PrefixConfig
+    language_model_class = AutoModelForCausalLM
 
     def __init__(self, config: PrefixConfig) -> None:
         super().__init__(config)
@@ -42,69 +37,28 @@ class PrefixDecoder(AutoregressiveDecoder):
         self.post_init()
 
     @classmethod
-    def create(
+    def _text_config(
         cls,
         spec: EncoderSpec,
-        tokenizer: PreTrainedTokenizerFast,
         *,
-        hidden_size: int = 192,
-        num_layers: int = 4,
-        num_heads: int = 6,
-        max_length: int = 32,
-        dropout: float = 0.1,
-        label_smoothing: float = 0.0,
-        language_model: str | Path | None = None,
-        token_index: Tensor | None = None,
-    ) -> PrefixDecoder:
-        """Builds the decoder for an encoder and a tokenizer: a small GPT-2, or a pretrained causal language model.
-
-        Args:
-            spec: Spec of the encoder.
-            tokenizer: Tokenizer whose ids the decoder writes.
-            hidden_size: Width.
-            num_layers: Number of layers.
-            num_heads: Attention heads; they divide ``hidden_size``.
-            max_length: Longest caption in tokens, special tokens included.
-            dropout: Dropout of embeddings, attention and residual branches.
-            label_smoothing: Label smoothing in training.
-            language_model: Folder or hub id of a causal language model, whose weights and sizes the decoder starts
-                from.
-            token_index: The ``index_map`` of ``prune_tokenizer``, where the tokenizer is a pruned one of that model.
-
-        Raises:
-            ConfigError: If ``num_heads`` does not divide ``hidden_size``.
-        """
-        shared = shared_fields(spec, tokenizer, max_length)
-        if language_model is not None:
-            model = load_language_model(
-                AutoModelForCausalLM, language_model, vocab_size=len(tokenizer), token_index=token_index
-            )
-            config = PrefixConfig(
-                text_config=model.config,
-                label_smoothing=label_smoothing,
-                **{**shared, "vocab_size": model.config.vocab_size},
-            )
-            decoder = cls(config)
-            decoder.text_decoder.load_state_dict(model.state_dict())
-            return decoder
-        if hidden_size % num_heads:
-            raise ConfigError(f"hidden_size {hidden_size} is not a multiple of num_heads {num_heads}")
-        text_config = GPT2Config(
-            vocab_size=len(tokenizer),
+        hidden_size: int,
+        num_layers: int,
+        num_heads: int,
+        max_length: int,
+        dropout: float,
+        **fields: Any,
+    ) -> GPT2Config:
+        return GPT2Config(
             n_embd=hidden_size,
             n_layer=num_layers,
             n_head=num_heads,
             n_positions=spec.n_tokens + max_length,
-            initializer_range=0.5 * hidden_size**-0.5,  # 0.02 at 768, as usual; 0.02 at 128 learns later and less
             activation_function="gelu",  # exact: half the time of the tanh approximation on a CPU
             embd_pdrop=dropout,
             attn_pdrop=dropout,
             resid_pdrop=dropout,
-            pad_token_id=shared["pad_token_id"],
-            bos_token_id=shared["bos_token_id"],
-            eos_token_id=shared["eos_token_id"],
+            **fields,
         )
-        return cls(PrefixConfig(text_config=text_config, label_smoothing=label_smoothing, **shared))
 
     @property
     def longest_caption(self) -> int:

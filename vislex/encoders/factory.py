@@ -1,25 +1,22 @@
-"""``create_encoder``: one name, one encoder; the same again from its record; the Auto classes of every encoder."""
+"""``create_encoder``: one name, one encoder; and the same again from its record."""
 
 from __future__ import annotations
 
 import copy
 import inspect
-import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import torch
-from transformers import AutoConfig, AutoModel
+from transformers import CONFIG_MAPPING, MODEL_MAPPING
 
 from vislex.encoders.base import VisionEncoder, VisionEncoderConfig
 from vislex.encoders.sources import is_untrained, untrained_source
-from vislex.errors import CheckpointError, ConfigError, UnknownNameError, VislexError, did_you_mean
+from vislex.errors import CheckpointError, ConfigError, UnknownNameError, did_you_mean
 from vislex.modules.digest import weights_digest
 from vislex.registry import registry
 
-__all__ = ["auto_classes", "create_encoder", "encoder_class", "rebuild_encoder", "register_auto"]
-
-logger = logging.getLogger(__name__)
+__all__ = ["create_encoder", "encoder_class", "rebuild_encoder"]
 
 
 def create_encoder(
@@ -122,37 +119,9 @@ def encoder_class(model_type: str) -> type[VisionEncoder]:
     Raises:
         UnknownNameError: If none has.
     """
-    for target in _targets():
-        if target.config_class.model_type == model_type:
-            return target
-    raise UnknownNameError(f"no registered encoder saves the model_type '{model_type}'; is its package installed?")
+    import vislex.auto  # noqa: F401  (every encoder of the catalog and of plug-ins)
 
-
-def auto_classes() -> list[tuple[type[VisionEncoderConfig], type[VisionEncoder]]]:
-    """Config and model class of every registered encoder, each pair once."""
-    pairs: dict[type[VisionEncoderConfig], type[VisionEncoder]] = {}
-    for target in _targets():
-        pairs.setdefault(target.config_class, target)
-    return list(pairs.items())
-
-
-def register_auto() -> None:
-    """Makes ``AutoConfig`` and ``AutoModel`` open every registered encoder; may be called again."""
-    for config_class, model_class in auto_classes():
-        AutoConfig.register(config_class.model_type, config_class, exist_ok=True)
-        AutoModel.register(config_class, model_class, exist_ok=True)
-
-
-def _targets() -> Iterator[type[VisionEncoder]]:
-    """The classes behind the registry, one after the other; a plug-in that cannot be imported is warned of."""
-    seen = set()
-    for entry in registry("encoders"):
-        if entry.target in seen:
-            continue
-        seen.add(entry.target)
-        try:
-            yield entry.load()
-        except VislexError as error:
-            if entry.origin == "vislex":
-                raise
-            logger.warning("a plug-in cannot be used: %s", error)
+    found = MODEL_MAPPING.get(CONFIG_MAPPING[model_type], None) if model_type in CONFIG_MAPPING else None
+    if not (isinstance(found, type) and issubclass(found, VisionEncoder)):
+        raise UnknownNameError(f"no registered encoder saves the model_type '{model_type}'; is its package installed?")
+    return found

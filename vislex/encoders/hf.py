@@ -169,11 +169,9 @@ def _reopen(location: str, config: VisionEncoderConfig, pretrained: bool) -> Vis
 
 
 def _read_config(location: str | Path) -> PreTrainedConfig:
-    from vislex.encoders.factory import register_auto
-
     try:
         if PreTrainedConfig.get_config_dict(location)[0].get("model_type") not in CONFIG_MAPPING:
-            register_auto()
+            import vislex.auto  # noqa: F401
         return AutoConfig.from_pretrained(location, trust_remote_code=False)
     except (OSError, ValueError, KeyError) as error:
         reason = str(error).strip().splitlines()[0]

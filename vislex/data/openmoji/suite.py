@@ -14,10 +14,12 @@ from vislex.data.openmoji.expressions import referring
 from vislex.data.openmoji.manifest import check_split, check_vocabulary
 from vislex.data.openmoji.questions import question_pair
 from vislex.data.openmoji.scenes import sample_scene
+from vislex.data.openmoji.sources import attribution, provenance
 from vislex.data.openmoji.transform import SceneTransform
+from vislex.data.schemas import SourceFacts
 from vislex.errors import ConfigError, UnknownNameError, did_you_mean
 
-__all__ = ["DEFAULT_SIZES", "TASKS", "load", "row"]
+__all__ = ["DEFAULT_SIZES", "TASKS", "describe", "load", "row"]
 
 Row = dict[str, Any]
 
@@ -120,3 +122,9 @@ def load(
     rows = [row(task, i, split=split, seed=seed, vocabulary=vocabulary, style=style) for i in range(size)]
     columns = {name: [r[name] for r in rows] for name in rows[0]}
     return Dataset.from_dict(columns).with_transform(SceneTransform(image_size, augment=augment, seed=seed))
+
+
+def describe() -> SourceFacts:
+    """Version and hashes of the suite, and whose drawings it shows."""
+    trained_on = "OpenMoji and Twemoji drawings; the weights are CC BY-SA 4.0"
+    return SourceFacts(dict(provenance()), trained_on, attribution())

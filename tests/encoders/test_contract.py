@@ -15,7 +15,7 @@ import vislex
 import vislex.auto
 from vislex.encoders.base import VisionEncoder
 from vislex.encoders.factory import rebuild_encoder
-from vislex.encoders.sources import weights_digest
+from vislex.modules.digest import weights_digest
 from vislex.processing import create_image_processor
 from vislex.registry import registry
 from vislex.specs import EncoderSpec, Grid, token_count

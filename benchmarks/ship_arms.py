@@ -69,7 +69,7 @@ def ship(trained: TrainedArm, into: Path) -> Path:
     partial.mkdir(parents=True)
     for file in sorted(trained.folder.iterdir()):
         if file.is_file() and file.name not in LEFT_OUT:
-            shutil.copy(file, partial / file.name)
+            shutil.copyfile(file, partial / file.name)  # not its mode: safetensors writes files for their owner only
     record = read_json(partial / "run.json")
     record["config"]["output_dir"] = None
     record.pop("command", None)

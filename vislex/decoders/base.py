@@ -116,9 +116,7 @@ class CaptionDecoder(PreTrainedModel):
             templates: B captions with blanks (``vislex.decoders.infill.parse_template``).
             **options: The decoder's own.
         """
-        raise SpecError(
-            f"{type(self).__name__} does not fill blanks; 'masked' is made for it, 'cross_attention' and 'prefix' can"
-        )
+        raise SpecError(f"{type(self).__name__} does not fill blanks; the decoders of 'vislex list decoders' do")
 
 
 def as_vision_tokens(vision_tokens: VisionTokens | Tensor) -> VisionTokens:

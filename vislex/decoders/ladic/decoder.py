@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,6 +15,7 @@ from transformers import GenerationConfig
 from vislex.decoders.base import CaptionDecoder, CaptionDecoderOutput, as_vision_tokens
 from vislex.decoders.ladic.codec import LatentCodec, load_codec
 from vislex.decoders.ladic.config import LadicConfig
+from vislex.decoders.ladic.infill import infill
 from vislex.decoders.ladic.length import LengthHead, bucket
 from vislex.decoders.ladic.losses import cross_entropy, draw, latent_loss
 from vislex.decoders.ladic.mbr import consensus
@@ -33,6 +35,8 @@ from vislex.specs import EncoderSpec, Grid, VisionTokens
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
+
+    from vislex.decoders.infill import Filled, Template
 
 __all__ = ["LadicDecoder"]
 
@@ -345,6 +349,13 @@ class LadicDecoder(CaptionDecoder):
                     self.trace[row].append(ids)  # type: ignore[index]
         longest = (captions != self.config.pad_token_id).sum(1).max()
         return captions[:, : int(longest)]
+
+    @torch.no_grad()
+    def infill(
+        self, vision_tokens: VisionTokens | Tensor, templates: Sequence[Template], **options: Any
+    ) -> list[Filled]:
+        """Fills blanks around the given words; see ``vislex.decoders.ladic.infill``."""
+        return infill(self, vision_tokens, templates, **options)
 
     def _sampling(self, options: dict[str, Any]) -> SamplingConfig:
         settings = {**(self.config.sampling or {}), **options}

@@ -12,6 +12,7 @@ from vislex.decoders.factory import create_decoder
 from vislex.decoders.ladic.codec import LatentCodec
 from vislex.decoders.ladic.decoder import LadicDecoder
 from vislex.decoders.ladic.losses import draw, latent_loss
+from vislex.decoders.ladic.mixture import mixture_mean, token_evidence
 from vislex.diffusion.noise import NoiseSchedule
 from vislex.errors import ConfigError, SpecError
 from vislex.specs import EncoderSpec, Grid, VisionTokens
@@ -55,7 +56,9 @@ FEW = {"num_inference_steps": 3, "stride": None}
 
 
 def test_the_loss_is_that_of_one_drawn_time(make: Callable[..., LadicDecoder], batch: dict[str, Tensor]) -> None:
-    decoder = make(cross_entropy_weight=0.0, length_weight=0.0, keep_words=0.0, self_conditioning="none")
+    decoder = make(
+        cross_entropy_weight=0.0, token_weight=0.0, length_weight=0.0, keep_words=0.0, self_conditioning="none"
+    )
     ids = torch.nn.functional.pad(batch["input_ids"], (0, 16 - batch["input_ids"].shape[1]))
     mask = torch.nn.functional.pad(batch["attention_mask"], (0, 16 - batch["attention_mask"].shape[1]))
     x0 = decoder.codec.encode(ids, mask)
@@ -226,14 +229,42 @@ def test_a_trace_shows_every_step(decoder: LadicDecoder) -> None:
     assert all(ids[0] == decoder.config.bos_token_id for steps in decoder.trace for ids in steps)
 
 
-def test_preconditioning_is_exact_where_there_is_no_noise(make: Callable[..., LadicDecoder]) -> None:
-    decoder = make()
+@pytest.mark.parametrize("kind", ["linear", "tokens"])
+def test_preconditioning_is_exact_where_there_is_no_noise(make: Callable[..., LadicDecoder], kind: str) -> None:
+    decoder = make(preconditioning=kind)
     state = decoder.denoiser.vision_state(VisionTokens(decoder.projection(tokens())))
     x = torch.randn(3, 8, decoder.codec.latent_dim)
     clean = torch.zeros(3, 8, dtype=torch.long)
     torch.testing.assert_close(decoder.denoise(x, clean, None, state, decoder.schedule), x)
-    plain = make(preconditioning=False)
+    plain = make(preconditioning="none")
     assert not torch.allclose(plain.denoise(x, clean, None, state, plain.schedule), x)
+
+
+def test_the_mixture_by_brute_force() -> None:
+    generator = torch.Generator().manual_seed(0)
+    means, variance = torch.randn(5, 3, generator=generator), torch.tensor([0.2, 0.5, 1.0])
+    prior = torch.tensor([0.1, 0.2, 0.3, 0.15, 0.25])
+    alpha, sigma = torch.tensor([[[0.6]]]), torch.tensor([[[0.8]]])
+    x = torch.randn(1, 1, 3, generator=generator)
+    posterior = (token_evidence(x, alpha, sigma, means, variance) + prior.log()).softmax(-1)
+    # Monte Carlo: latents drawn from the mixture, weighed by how likely they made x.
+    pieces = torch.multinomial(prior, 400_000, replacement=True, generator=generator)
+    x0 = means[pieces] + variance.sqrt() * torch.randn(400_000, 3, generator=generator)
+    weights = (-((x[0] - 0.6 * x0) ** 2).sum(1) / (2 * 0.8**2)).softmax(0)
+    share = torch.zeros(5).index_add_(0, pieces, weights)
+    torch.testing.assert_close(posterior[0, 0], share, atol=0.01, rtol=0)
+    mean = mixture_mean(x, alpha, sigma, means, variance, posterior)
+    torch.testing.assert_close(mean[0, 0], weights @ x0, atol=0.02, rtol=0)
+
+
+def test_the_words_of_the_mixture_are_learned_and_weighed(
+    make: Callable[..., LadicDecoder], batch: dict[str, Tensor]
+) -> None:
+    with_words, without = make(token_weight=1.0), make(token_weight=0.0)
+    assert with_words(tokens(), **batch).loss > without(tokens(), **batch).loss
+    silent = make(cross_entropy_weight=0.0)(tokens(), **batch)
+    assert silent.logits is None
+    assert silent.loss < make(cross_entropy_weight=0.5)(tokens(), **batch).loss
 
 
 def test_quirks_of_the_release_are_switches(make: Callable[..., LadicDecoder]) -> None:

@@ -36,6 +36,19 @@ def test_latents_are_the_normalised_hidden_states_of_the_lower_layers(
     assert torch.equal(latents[~word], codec.stop.expand(int((~word).sum()), -1))
 
 
+def test_the_statistics_of_word_pieces(codec: LatentCodec, captions: dict[str, torch.Tensor]) -> None:
+    ids = captions["input_ids"]
+    latents, word = codec.encode(ids, captions["attention_mask"]), ~codec.is_special(ids)
+    around = latents - codec.token_latents[ids]
+    around[ids == codec.config.stop_token_id] = 0  # stands once, so nothing around its own mean
+    torch.testing.assert_close(around[word].square().mean(0), codec.token_variance, atol=2e-4, rtol=1e-2)
+    rows = (ids == codec.tokenizer.get_vocab()["a"]) & word
+    torch.testing.assert_close(latents[rows].mean(0), codec.token_latents[codec.tokenizer.get_vocab()["a"]])
+    counts = codec.token_log_prior.exp()
+    assert float(counts[codec.tokenizer.get_vocab()["a"]]) == pytest.approx(int(rows.sum()) + 0.1)
+    assert float(counts[codec.config.stop_token_id]) == pytest.approx(16 + 16 + 8 - int(word.sum()))
+
+
 def test_decoding_is_the_upper_layers_and_the_checkpoints_head(
     codec: LatentCodec, tiny_bert: Path, captions: dict[str, torch.Tensor]
 ) -> None:

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 __all__ = ["LatentCodec", "LatentCodecConfig", "load_codec"]
 
 STOP = "."
+NEVER = -100.0  # log of a share that a word piece never gets
 
 
 class LatentCodecConfig(PreTrainedConfig):
@@ -81,6 +82,8 @@ class LatentCodec(PreTrainedModel):
         stop: float[D] latent that stands at every position without a word.
         token_latents: float[V, D] mean latent of each word piece, whatever stands around it: what a given word is
             shown as where its sentence is not known yet.
+        token_variance: float[D] of latents around the mean of their word piece.
+        token_log_prior: float[V] log of how often each word piece is a target, up to a constant.
         token_index: int64[V] id of each word piece in the text model's own vocabulary.
     """
 
@@ -107,6 +110,8 @@ class LatentCodec(PreTrainedModel):
         self.register_buffer("std", torch.ones(width))
         self.register_buffer("stop", torch.zeros(width))
         self.register_buffer("token_latents", torch.zeros(config.vocab_size, width))
+        self.register_buffer("token_variance", torch.ones(width))
+        self.register_buffer("token_log_prior", torch.zeros(config.vocab_size))
         self.register_buffer("token_index", torch.arange(config.vocab_size))
         self._text_encoder: tuple[TextEncoder, ...] = ()  # in a tuple: no part of the state dict, never trained
         self._copies: dict[tuple[torch.device, torch.dtype], TextEncoder] = {}
@@ -217,7 +222,7 @@ class LatentCodec(PreTrainedModel):
         """Mean and standard deviation over the words of captions, and the mean latent of each word piece."""
         if not captions:
             raise ConfigError("the statistics of the latents need captions; pass those of the training split")
-        count, total, square = 0, torch.zeros(self.latent_dim, dtype=torch.float64), 0.0
+        count, stops, total, square = 0, 0, torch.zeros(self.latent_dim, dtype=torch.float64), 0.0
         sums = torch.zeros(self.config.vocab_size, self.latent_dim)
         counts = torch.zeros(self.config.vocab_size)
         for start in range(0, len(captions), 256):
@@ -229,6 +234,7 @@ class LatentCodec(PreTrainedModel):
             count, total, square = count + len(ids), total + raw.sum(0), square + (raw**2).sum(0)
             sums.index_add_(0, ids, raw.float())
             counts.index_add_(0, ids, torch.ones(len(ids)))
+            stops += int((-(-mask.sum(1) // 8) * 8).sum()) - len(ids)  # captions are padded to a multiple of 8 or more
         alone = torch.arange(self.config.vocab_size)[:, None]  # pieces that no caption has: read by themselves
         bos, eos = (torch.full_like(alone, i) for i in (self.config.bos_token_id, self.config.eos_token_id))
         seen = counts > 0
@@ -237,17 +243,21 @@ class LatentCodec(PreTrainedModel):
             for rows in torch.cat([bos, alone, eos], dim=1)[~seen].split(256)
         ]
         latents = sums / counts.clamp(min=1)[:, None]
+        around = (square - (counts.double()[:, None] * latents.double() ** 2).sum(0)) / count
         latents[~seen] = torch.cat(by_itself) if by_itself else latents[~seen]
         if self.config.normalize:
             self.mean.copy_(total / count)
             self.std.copy_((square / count - (total / count) ** 2).clamp(min=1e-6).sqrt())
+        self.token_variance.copy_(around.clamp(min=1e-4) / self.std.double() ** 2)
+        self.token_log_prior.copy_(torch.log(counts + 0.1))
         self.token_latents.copy_(self._normalize(latents))
         stop = self._text_encoder[0](stop_ids[None])[0, 1]
         self.stop.copy_(self._normalize(stop) if self.config.normalize_stop else stop)
         for special in (self.config.bos_token_id, self.config.eos_token_id, self.config.pad_token_id):
             self.token_latents[special] = self.stop
-        if self.config.stop_token_id not in (self.config.eos_token_id, self.config.pad_token_id):
-            self.token_latents[self.config.stop_token_id] = self.stop
+            self.token_log_prior[special] = NEVER
+        self.token_latents[self.config.stop_token_id] = self.stop
+        self.token_log_prior[self.config.stop_token_id] = torch.log(torch.tensor(float(max(stops, 1))))
 
     def _normalize(self, raw: Tensor) -> Tensor:
         return (raw - self.mean.to(raw.dtype)) / self.std.to(raw.dtype)
@@ -358,9 +368,12 @@ class LatentCodec(PreTrainedModel):
         config.bos_token_id, config.eos_token_id, config.pad_token_id = special
         config.stop_token_id = theirs.get(STOP, special.eos)
         codec = type(self)(config)
-        by_piece = {"embeddings.weight", "bias", "token_latents", "token_index"}
+        by_piece = {"embeddings.weight", "bias", "token_latents", "token_log_prior", "token_index"}
         codec.load_state_dict(
             {name: value[rows] if name in by_piece else value for name, value in self.state_dict().items()}
+        )
+        codec.token_log_prior[[special.eos, config.stop_token_id]] = torch.tensor(
+            [NEVER, float(self.token_log_prior[self.config.stop_token_id])]
         )
         codec._text_encoder, codec.tokenizer = self._text_encoder, tokenizer
         return codec.eval()

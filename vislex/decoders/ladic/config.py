@@ -18,6 +18,7 @@ CHOICES = {
     "noise_schedule": ("linear", "cosine"),
     "latent_loss": ("l2", "mse"),
     "length": ("fixed", "predicted"),
+    "preconditioning": ("none", "linear", "tokens"),
 }
 
 
@@ -39,8 +40,9 @@ class LadicConfig(CaptionDecoderConfig):
         self_conditioning: "concat" puts the previous prediction beside x_t on the channels, which makes the denoiser
             twice as wide as the latents, "project" adds a projection of it, "none" leaves it out.
         self_conditioning_p: Share of training batches that are shown a first prediction.
-        preconditioning: Whether the network predicts what the best linear guess alpha_t x_t leaves over, at the scale
-            of sigma_t; the latents then need not fit through a narrow denoiser.
+        preconditioning: What the network's output is added to. "none": nothing. "linear": the best linear guess
+            alpha_t x_t. "tokens": the mean of x0 under the mixture of the word pieces' latents, of which the network
+            learns the weights; the latents then need not fit through a narrow denoiser.
         num_train_timesteps: T.
         noise_schedule: "linear" or "cosine".
         noise_factor: F of training.
@@ -49,6 +51,7 @@ class LadicConfig(CaptionDecoderConfig):
         time_shift: Timesteps by which the network is told more than the truth while sampling.
         latent_loss: "l2" is the mean over tokens of the un-squared norm (the paper's), "mse" the mean square.
         cross_entropy_weight: Weight of the cross-entropy of the decoded prediction.
+        token_weight: Weight of the cross-entropy of the mixture's weights, with preconditioning "tokens".
         min_snr_gamma: Weighs the latent loss by min(SNR, gamma) (arXiv 2303.09556); None by 1.
         drop_image: Share of training captions without their image, for guidance.
         keep_words: Share of training captions of which some words are shown clean, each with its own time 0: what
@@ -75,7 +78,7 @@ class LadicConfig(CaptionDecoderConfig):
     null_tokens: int = 1
     self_conditioning: str = "project"
     self_conditioning_p: float = 0.5
-    preconditioning: bool = True
+    preconditioning: str = "tokens"
     num_train_timesteps: int = 1000
     noise_schedule: str = "linear"
     noise_factor: float = 4.0
@@ -84,6 +87,7 @@ class LadicConfig(CaptionDecoderConfig):
     time_shift: int = 0
     latent_loss: str = "mse"
     cross_entropy_weight: float = 0.2
+    token_weight: float = 1.0
     min_snr_gamma: float | None = None
     drop_image: float = 0.1
     keep_words: float = 0.0
@@ -112,6 +116,8 @@ class LadicConfig(CaptionDecoderConfig):
                 f"hidden_size {self.hidden_size} must be {2 * width}, twice the width of the latents, with "
                 "self_conditioning 'concat'; 'project' leaves it free"
             )
+        if self.self_conditioning == "concat" and self.preconditioning == "tokens":
+            problems.append("preconditioning 'tokens' needs self_conditioning 'project' or 'none', not 'concat'")
         if self.length_bucket < 1:
             problems.append(f"length_bucket {self.length_bucket} must be at least 1")
         if problems:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import GenerationConfig
 
@@ -19,6 +20,7 @@ from vislex.decoders.ladic.infill import infill
 from vislex.decoders.ladic.length import LengthHead, bucket
 from vislex.decoders.ladic.losses import cross_entropy, draw, latent_loss
 from vislex.decoders.ladic.mbr import consensus
+from vislex.decoders.ladic.mixture import mixture_mean, token_evidence
 from vislex.decoders.ladic.presets import preset as preset_fields
 from vislex.decoders.ladic.sampling import (
     SampleResult,
@@ -84,6 +86,9 @@ class LadicDecoder(CaptionDecoder):
         if config.self_conditioning != "concat":
             self.input = nn.Linear(width, config.hidden_size)
             self.output = nn.Linear(config.hidden_size, width)
+        if config.preconditioning == "tokens":
+            self.words = nn.Embedding(config.vocab_size, config.hidden_size)
+            self.words_bias = nn.Parameter(torch.zeros(config.vocab_size))
         if config.self_conditioning == "project":
             self.previous = nn.Linear(width, config.hidden_size, bias=False)
         if config.length == "predicted":
@@ -175,7 +180,19 @@ class LadicDecoder(CaptionDecoder):
         schedule: NoiseSchedule,
         token_mask: Tensor | None = None,
     ) -> Tensor:
-        """The network's prediction of x0, float32[B, L, D].
+        """The prediction of x0, float32[B, L, D]; see ``predict``."""
+        return self.predict(x, timesteps, previous, state, schedule, token_mask)[0]
+
+    def predict(
+        self,
+        x: Tensor,
+        timesteps: Tensor,
+        previous: Tensor | None,
+        state: VisionState,
+        schedule: NoiseSchedule,
+        token_mask: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor | None]:
+        """Denoises once.
 
         Args:
             x: float[B, L, D] noised latents.
@@ -184,22 +201,41 @@ class LadicDecoder(CaptionDecoder):
             state: Of the image.
             schedule: Of ``x``.
             token_mask: bool[B, L], False on positions behind the end of a caption's latents.
+
+        Returns:
+            The prediction of x0, float32[B, L, D], and with preconditioning "tokens" the logits float32[B, L, V] of the
+            mixture's weights.
         """
         config, dtype = self.config, self.denoiser.position.weight.dtype
-        latents = x.to(dtype)
-        if config.self_conditioning == "concat":
-            second = torch.zeros_like(latents) if previous is None else previous.to(dtype)
-            output = self.denoiser(torch.cat([latents, second], dim=-1), state, token_mask, timesteps)
-            prediction = output[..., : x.shape[-1]].float()
-        else:
-            hidden = self.input(latents)
-            if config.self_conditioning == "project" and previous is not None:
-                hidden = hidden + self.previous(previous.to(dtype))
-            prediction = self.output(self.denoiser(hidden, state, token_mask, timesteps)).float()
-        if not config.preconditioning:
-            return prediction
+        x = x.float()
         alpha, sigma = schedule.alpha_sigma(timesteps)
-        return (alpha * x.float() + sigma * prediction) / (alpha**2 + sigma**2)
+        if config.self_conditioning == "concat":
+            second = torch.zeros_like(x) if previous is None else previous.float()
+            hidden = torch.cat([x, second], dim=-1).to(dtype)
+        else:
+            hidden = self.input(x.to(dtype))
+        if config.self_conditioning == "project" and previous is not None:
+            hidden = hidden + self.previous(previous.to(dtype))
+        evidence = None
+        if config.preconditioning == "tokens":
+            means, variance, prior = (
+                value.float()
+                for value in (self.codec.token_latents, self.codec.token_variance, self.codec.token_log_prior)
+            )
+            evidence = token_evidence(x, alpha, sigma, means, variance) + prior
+            hidden = hidden + config.hidden_size**0.5 * (evidence.softmax(-1).to(dtype) @ self.words.weight)
+        output = self.denoiser(hidden, state, token_mask, timesteps)
+        if config.self_conditioning == "concat":
+            residual = output[..., : x.shape[-1]].float()
+        else:
+            residual = self.output(output).float()
+        if evidence is not None:
+            logits = evidence + F.linear(output, self.words.weight, self.words_bias).float()
+            mean = mixture_mean(x, alpha, sigma, means, variance, logits.softmax(-1))
+            return mean + sigma * residual, logits
+        if config.preconditioning == "linear":
+            return (alpha * x + sigma * residual) / (alpha**2 + sigma**2), None
+        return residual, None
 
     def forward(
         self,
@@ -243,8 +279,9 @@ class LadicDecoder(CaptionDecoder):
             with torch.no_grad():
                 previous = self.denoise(noised, timesteps, None, state, self.schedule, token_mask)
                 previous = torch.where(drawn.kept[..., None], noised, previous)
-        prediction = self.denoise(noised, timesteps, previous, state, self.schedule, token_mask)
-        logits = self.codec.decode(prediction, token_mask)
+        prediction, words = self.predict(noised, timesteps, previous, state, self.schedule, token_mask)
+        reads = labels is None or config.cross_entropy_weight > 0
+        logits = self.codec.decode(prediction, token_mask) if reads else None
         if labels is None:
             return CaptionDecoderOutput(logits=logits)
         counts = ~drawn.kept if token_mask is None else token_mask & ~drawn.kept
@@ -257,9 +294,11 @@ class LadicDecoder(CaptionDecoder):
             kind=config.latent_loss,
             min_snr_gamma=config.min_snr_gamma,
         )
-        if config.cross_entropy_weight:
-            targets = self.codec.targets(input_ids)
+        targets = self.codec.targets(input_ids)
+        if logits is not None:
             loss = loss + config.cross_entropy_weight * cross_entropy(logits, targets, counts)
+        if words is not None:
+            loss = loss + config.token_weight * cross_entropy(words, targets, counts)
         if config.length == "predicted":
             loss = loss + config.length_weight * self.length_head.loss(vision, mask.sum(1))
         return CaptionDecoderOutput(loss=loss, logits=logits)
@@ -273,8 +312,8 @@ class LadicDecoder(CaptionDecoder):
             own = bucket(mask.sum(1), config.length_bucket, config.max_length)
         length = int(own.max())
         more = length - input_ids.shape[1]
-        input_ids = nn.functional.pad(input_ids, (0, more), value=config.pad_token_id)
-        mask = nn.functional.pad(mask, (0, more))
+        input_ids = F.pad(input_ids, (0, more), value=config.pad_token_id)
+        mask = F.pad(mask, (0, more))
         token_mask = torch.arange(length, device=mask.device) < own[:, None]
         return input_ids, mask, None if bool(token_mask.all()) else token_mask
 
@@ -390,8 +429,8 @@ class LadicDecoder(CaptionDecoder):
         ids = input_ids[rows]
         mask = torch.ones_like(ids, dtype=torch.bool) if known_mask is None else known_mask[rows]
         more = length - ids.shape[1]
-        ids = nn.functional.pad(ids, (0, more), value=self.config.pad_token_id)
-        mask = nn.functional.pad(mask, (0, more), value=False)
+        ids = F.pad(ids, (0, more), value=self.config.pad_token_id)
+        mask = F.pad(mask, (0, more), value=False)
         is_end = mask & (ids == self.config.eos_token_id)
         behind = (is_end.cumsum(1) > 0) & ~is_end
         return ids.masked_fill(behind, self.config.pad_token_id), mask | behind

@@ -74,8 +74,8 @@ def test_a_codec_learns_the_round_trip_and_a_captioner_trains_on_it(tmp_path: Pa
     record = json.loads((made / "run.json").read_text())
     frozen = sum(p.numel() for p in load_codec(folder).parameters())
     assert record["parameters"]["decoder_frozen"] == frozen
-    positions = 40 * 16  # embeddings are not in the budget
-    assert record["parameters"]["decoder_budget"] + frozen + positions == record["parameters"]["decoder"]
+    embeddings = (40 + load_codec(folder).config.vocab_size) * 16  # positions and words are not in the budget
+    assert record["parameters"]["decoder_budget"] + frozen + embeddings == record["parameters"]["decoder"]
     assert all(entry["loss"] > 0 for entry in read_log(made / "training.jsonl") if "loss" in entry)
     own, before = Captioner.from_pretrained(made).decoder.codec, load_codec(folder)
     assert torch.equal(own.mean, before.mean.float())

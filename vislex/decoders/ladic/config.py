@@ -43,6 +43,7 @@ class LadicConfig(CaptionDecoderConfig):
         preconditioning: What the network's output is added to. "none": nothing. "linear": the best linear guess
             alpha_t x_t. "tokens": the mean of x0 under the mixture of the word pieces' latents, of which the network
             learns the weights; the latents then need not fit through a narrow denoiser.
+        neighbours: Whether each word is mixed with those beside it before the denoiser (``NeighbourMixing``).
         num_train_timesteps: T.
         noise_schedule: "linear" or "cosine".
         noise_factor: F of training.
@@ -79,6 +80,7 @@ class LadicConfig(CaptionDecoderConfig):
     self_conditioning: str = "project"
     self_conditioning_p: float = 0.5
     preconditioning: str = "tokens"
+    neighbours: bool = True
     num_train_timesteps: int = 1000
     noise_schedule: str = "linear"
     noise_factor: float = 4.0

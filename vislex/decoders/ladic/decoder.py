@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from transformers import GenerationConfig
+from transformers import GenerationConfig, initialization
 
 from vislex.decoders.base import CaptionDecoder, CaptionDecoderOutput, as_vision_tokens
 from vislex.decoders.ladic.codec import LatentCodec, load_codec
@@ -32,7 +32,8 @@ from vislex.decoders.noise import caption_generators
 from vislex.decoders.projection import VisionProjection
 from vislex.diffusion.noise import NoiseSchedule
 from vislex.errors import ConfigError, SpecError, did_you_mean
-from vislex.modules.denoiser import Denoiser, VisionState
+from vislex.modules.denoiser import Denoiser, VisionState, sinusoidal_embedding
+from vislex.modules.neighbours import NeighbourMixing
 from vislex.specs import EncoderSpec, Grid, VisionTokens
 
 if TYPE_CHECKING:
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
 
 __all__ = ["LadicDecoder"]
 
+INITIAL_SIZE = 0.1  # standard deviation
 _SAMPLING = frozenset(field.name for field in fields(SamplingConfig))
 # What a GenerationConfig may hold without asking for something that this decoder does not do.
 _GENERATION = frozenset({"bos_token_id", "eos_token_id", "pad_token_id", "max_new_tokens", "transformers_version"})
@@ -89,6 +91,8 @@ class LadicDecoder(CaptionDecoder):
         if config.preconditioning == "tokens":
             self.words = nn.Embedding(config.vocab_size, config.hidden_size)
             self.words_bias = nn.Parameter(torch.zeros(config.vocab_size))
+        if config.neighbours:
+            self.neighbours = NeighbourMixing(config.hidden_size)
         if config.self_conditioning == "project":
             self.previous = nn.Linear(width, config.hidden_size, bias=False)
         if config.length == "predicted":
@@ -104,6 +108,22 @@ class LadicDecoder(CaptionDecoder):
         self.sampling_schedule = self.schedule if factor is None else self.schedule.with_noise_factor(factor)
         self.trace: list[list[Tensor]] | None = None
         self.post_init()
+
+    def _init_weights(self, module: nn.Module) -> None:
+        """Where words are mixed: words, positions, predictions and times of equal size, positions as sines at first."""
+        super()._init_weights(module)
+        if self.config.preconditioning != "tokens":
+            return
+        if module is self.words:
+            initialization.normal_(module.weight, std=INITIAL_SIZE)
+        elif module in (self.input, getattr(self, "previous", None)):
+            initialization.normal_(module.weight, std=INITIAL_SIZE * self.codec.latent_dim**-0.5)
+        elif module is self.denoiser.position:
+            places = torch.arange(module.num_embeddings, device=module.weight.device)
+            sines = 2**0.5 * INITIAL_SIZE * sinusoidal_embedding(places, module.embedding_dim)
+            initialization.copy_(module.weight, sines)
+        elif self.config.time_embedding == "add" and module is self.denoiser.time[2]:
+            initialization.normal_(module.weight, std=2 * INITIAL_SIZE * self.config.hidden_size**-0.5)
 
     @classmethod
     def create(
@@ -209,21 +229,26 @@ class LadicDecoder(CaptionDecoder):
         config, dtype = self.config, self.denoiser.position.weight.dtype
         x = x.float()
         alpha, sigma = schedule.alpha_sigma(timesteps)
+        evidence = None
         if config.self_conditioning == "concat":
             second = torch.zeros_like(x) if previous is None else previous.float()
             hidden = torch.cat([x, second], dim=-1).to(dtype)
-        else:
-            hidden = self.input(x.to(dtype))
-        if config.self_conditioning == "project" and previous is not None:
-            hidden = hidden + self.previous(previous.to(dtype))
-        evidence = None
-        if config.preconditioning == "tokens":
+        elif config.preconditioning == "tokens":
             means, variance, prior = (
                 value.float()
                 for value in (self.codec.token_latents, self.codec.token_variance, self.codec.token_log_prior)
             )
             evidence = token_evidence(x, alpha, sigma, means, variance) + prior
-            hidden = hidden + config.hidden_size**0.5 * (evidence.softmax(-1).to(dtype) @ self.words.weight)
+            posterior = evidence.softmax(-1)
+            # Not x itself: its noise would drown what is known of the word.
+            guess = mixture_mean(x, alpha, sigma, means, variance, posterior)
+            hidden = self.input(guess.to(dtype)) + posterior.to(dtype) @ self.words.weight
+        else:
+            hidden = self.input(x.to(dtype))
+        if config.self_conditioning == "project" and previous is not None:
+            hidden = hidden + self.previous(previous.to(dtype))
+        if config.neighbours:
+            hidden = self.neighbours(hidden, hidden.new_ones(hidden.shape[:2]) if token_mask is None else token_mask)
         output = self.denoiser(hidden, state, token_mask, timesteps)
         if config.self_conditioning == "concat":
             residual = output[..., : x.shape[-1]].float()

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 import vislex.auto  # noqa: F401
-from vislex.captioner import Captioner, CaptionerConfig
+from vislex.captioner import Captioner
+from vislex.captioner_config import CaptionerConfig
 from vislex.encoders.factory import create_encoder
 from vislex.errors import CheckpointError
 from vislex.hub import check_config, check_folder, drop_unknown_keys, model_card, shipped

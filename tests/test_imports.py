@@ -32,6 +32,7 @@ RANKS: dict[str, int] = {
     "vislex.segmentation": 3,
     "vislex.decoders": 4,
     "vislex.captioner": 5,
+    "vislex.captioner_config": 5,
     "vislex.captioner_processing": 5,
     "vislex.vilex": 5,
     "vislex.training": 6,

@@ -23,7 +23,8 @@ logger = logging.getLogger(__name__)
 @functools.cache
 def register() -> None:
     """Registers every encoder and decoder of the catalog and of installed plug-ins, and the captioner."""
-    from vislex.captioner import Captioner, CaptionerConfig
+    from vislex.captioner import Captioner
+    from vislex.captioner_config import CaptionerConfig
     from vislex.captioner_processing import CaptionProcessor
     from vislex.decoders.ladic.codec import LatentCodec, LatentCodecConfig
 

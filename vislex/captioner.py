@@ -12,9 +12,9 @@ from typing import Any, Self
 
 import torch
 from torch import Tensor
-from transformers import AutoConfig, AutoModel, GenerationConfig, GenerationMixin, PreTrainedConfig, PreTrainedModel
-from transformers.configuration_utils import SubConfigSpec
+from transformers import AutoModel, GenerationConfig, GenerationMixin, PreTrainedModel
 
+from vislex.captioner_config import CaptionerConfig
 from vislex.captioner_processing import CaptionProcessor
 from vislex.decoders.base import CaptionDecoder, CaptionDecoderOutput
 from vislex.decoders.factory import create_decoder
@@ -23,11 +23,11 @@ from vislex.encoders.base import VisionEncoder
 from vislex.encoders.factory import create_encoder, rebuild_encoder
 from vislex.encoders.sources import is_untrained
 from vislex.errors import CheckpointError, ConfigError, SpecError
-from vislex.hub import check_config, check_folder, drop_unknown_keys, model_card
+from vislex.hub import check_folder, model_card
 from vislex.specs import VisionTokens
 from vislex.text import load_tokenizer
 
-__all__ = ["Caption", "Captioner", "CaptionerConfig", "InfilledCaption"]
+__all__ = ["Caption", "Captioner", "InfilledCaption"]
 
 _PARTS = ("encoder", "decoder")
 
@@ -56,49 +56,6 @@ class InfilledCaption(Caption):
     """
 
     blanks: tuple[str, ...]
-
-
-class CaptionerConfig(PreTrainedConfig):
-    """Config of a ``Captioner``.
-
-    Attributes:
-        encoder_config: Config of the encoder.
-        decoder_config: Config of the decoder.
-        parts: How each part is saved: ``{"encoder": {"by": "value" | "reference"}, ...}``. A referenced part is built
-            again from its own config's ``source`` and checked against its ``sha256``.
-    """
-
-    model_type = "vislex_captioner"
-    sub_configs_defaults = {  # noqa: RUF012
-        "encoder_config": SubConfigSpec(AutoConfig, model_type="vislex_timm"),
-        "decoder_config": SubConfigSpec(AutoConfig, model_type="vislex_cross_attention"),
-    }
-
-    encoder_config: PreTrainedConfig | dict[str, Any] | None = None
-    decoder_config: PreTrainedConfig | dict[str, Any] | None = None
-    parts: dict[str, dict[str, Any]] | None = None
-
-    @classmethod
-    def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> Any:
-        """Builds the config of a checkpoint; every way of loading one comes through here.
-
-        Raises:
-            CheckpointError: If it carries what no checkpoint may (see ``vislex.hub.check_config``).
-        """
-        import vislex.auto  # noqa: F401  (the nested model types must be known)
-
-        check_config(config_dict)
-        return super().from_dict(config_dict, **kwargs)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain JSON values, without what ``from_dict`` would refuse, such as ``use_cache``, which a Trainer sets."""
-        import vislex.auto  # noqa: F401
-
-        return drop_unknown_keys(super().to_dict())
-
-    def saved_by_reference(self, part: str) -> bool:
-        """Whether the checkpoint holds only the name and digest of a part."""
-        return (self.parts or {}).get(part, {}).get("by") == "reference"
 
 
 class Captioner(PreTrainedModel, GenerationMixin):

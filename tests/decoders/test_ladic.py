@@ -108,6 +108,21 @@ def test_the_image_and_the_words_matter(decoder: LadicDecoder, batch: dict[str, 
     torch.testing.assert_close(masked.loss, decoder(VisionTokens(other, MASK), **batch).loss)
 
 
+def test_words_see_their_neighbours_before_the_denoiser(make: Callable[..., LadicDecoder]) -> None:
+    decoder = make(neighbours=True, self_conditioning="none")
+    seen: list[Tensor] = []
+    decoder.denoiser.register_forward_pre_hook(lambda module, args: seen.append(args[0]))
+    x = torch.randn(1, 8, decoder.codec.latent_dim, generator=torch.Generator().manual_seed(0))
+    other = x.clone()
+    other[:, 3] = -other[:, 3]
+    state = decoder.denoiser.vision_state(VisionTokens(decoder.projection(tokens(1))))
+    for latents in (x, other):
+        decoder.denoise(latents, torch.full((1, 8), 300), None, state, decoder.schedule)
+    changed = (seen[0] != seen[1]).any(-1)[0]
+    assert changed.nonzero()[:, 0].tolist() == [2, 3, 4]
+    assert not hasattr(make(neighbours=False), "neighbours")
+
+
 @pytest.mark.parametrize("preset", PRESETS)
 def test_every_weight_learns(make: Callable[..., LadicDecoder], batch: dict, spec: EncoderSpec, preset: str) -> None:
     decoder = make(preset, spec=spec.replace(grid=Grid(2, 3)), self_conditioning_p=1.0, drop_image=0.5).train()

@@ -15,19 +15,18 @@ from torch import Tensor
 from transformers import AutoConfig, GenerationConfig, PreTrainedConfig, PreTrainedModel
 from transformers.configuration_utils import SubConfigSpec
 
-from vislex.decoders.base import CaptionDecoder, CaptionDecoderConfig, CaptionDecoderOutput, as_vision_tokens
+from vislex.decoders.base import CaptionDecoder, CaptionDecoderConfig, CaptionDecoderOutput, shared_fields
 from vislex.decoders.infill import Filled, Template
 from vislex.decoders.language_model import load_language_model
 from vislex.decoders.left_to_right import InfillMode, fill_left_to_right, prompt_template
 from vislex.decoders.projection import VisionProjection
-from vislex.errors import ConfigError, SpecError, did_you_mean
-from vislex.specs import EncoderSpec, Grid, VisionTokens
-from vislex.text import special_tokens
+from vislex.errors import ConfigError, did_you_mean
+from vislex.specs import EncoderSpec, VisionTokens
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
-__all__ = ["AutoregressiveConfig", "AutoregressiveDecoder", "shared_fields", "shifted_loss"]
+__all__ = ["AutoregressiveConfig", "AutoregressiveDecoder", "shifted_loss"]
 
 
 class AutoregressiveConfig(CaptionDecoderConfig):
@@ -35,7 +34,6 @@ class AutoregressiveConfig(CaptionDecoderConfig):
 
     Attributes:
         text_config: Config of the transformers class that does the work.
-        vision_grid: Rows and columns of the map of vision tokens, which then get a learned position; None if none.
         label_smoothing: Share of the target that is spread over the vocabulary in training; evaluation takes none.
         blank_token_id: Stands for a blank in the prompts of a decoder that was trained to fill in the middle; None if
             it was not.
@@ -45,23 +43,8 @@ class AutoregressiveConfig(CaptionDecoderConfig):
     sub_configs_defaults = {"text_config": SubConfigSpec(AutoConfig, model_type="bert")}  # noqa: RUF012
 
     text_config: Any = None
-    vision_grid: list[int] | tuple[int, ...] | None = None
     label_smoothing: float = 0.0
     blank_token_id: int | None = None
-
-
-def shared_fields(spec: EncoderSpec, tokenizer: Any, max_length: int) -> dict[str, Any]:
-    """Config fields that follow from the encoder and the tokenizer, whatever the decoder."""
-    special = special_tokens(tokenizer)
-    return {
-        "vision_dim": spec.dim,
-        "vision_grid": None if spec.variable_length or spec.grid is None else list(spec.grid),
-        "vocab_size": len(tokenizer),
-        "max_length": max_length,
-        "bos_token_id": special.bos,
-        "eos_token_id": special.eos,
-        "pad_token_id": special.pad,
-    }
 
 
 def shifted_loss(logits: Tensor, labels: Tensor, *, label_smoothing: float = 0.0) -> Tensor:
@@ -93,8 +76,7 @@ class AutoregressiveDecoder(CaptionDecoder):
 
     def __init__(self, config: AutoregressiveConfig) -> None:
         super().__init__(config)
-        grid = None if config.vision_grid is None else Grid(*config.vision_grid)
-        self.projection = VisionProjection(config.vision_dim, config.text_config.hidden_size, grid)
+        self.projection = VisionProjection(config.vision_dim, config.text_config.hidden_size, config.vision_grid)
 
     @classmethod
     def create(
@@ -189,15 +171,6 @@ class AutoregressiveDecoder(CaptionDecoder):
     def _generate(self, vision: VisionTokens, input_ids: Tensor, settings: GenerationConfig) -> Tensor:
         """Captions int64[B * num_return_sequences, L] with their beginning; ``vision`` is already projected."""
 
-    @property
-    @abstractmethod
-    def longest_caption(self) -> int:
-        """Most tokens that one caption can have, special tokens included."""
-
-    def _project(self, vision_tokens: VisionTokens | Tensor) -> VisionTokens:
-        vision = as_vision_tokens(vision_tokens)
-        return VisionTokens(self.projection(vision.tokens), vision.mask)
-
     def forward(
         self,
         vision_tokens: VisionTokens | Tensor,
@@ -207,11 +180,7 @@ class AutoregressiveDecoder(CaptionDecoder):
         **kwargs: Any,
     ) -> CaptionDecoderOutput:
         """Next-token loss and logits; see ``CaptionDecoder.forward``. Padding never counts, whatever ``labels`` say."""
-        if input_ids.shape[1] > self.longest_caption:
-            raise SpecError(
-                f"the captions have {input_ids.shape[1]} tokens, this decoder reads {self.longest_caption}; cut them "
-                "(encode_captions, max_length=) or create the decoder with a larger max_length"
-            )
+        self._check_length(input_ids)
         mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
         logits = self._logits(self._project(vision_tokens), input_ids, mask)
         if labels is None:
@@ -247,9 +216,7 @@ class AutoregressiveDecoder(CaptionDecoder):
         Raises:
             ConfigError: If an option is unknown or asks for more tokens than the decoder has positions for.
         """
-        if pixel_values is not None or vision_tokens is None:
-            raise SpecError("a decoder takes vision_tokens=; give pixel_values to a Captioner, which encodes them")
-        vision = self._project(vision_tokens)
+        vision = self._vision(pixel_values, vision_tokens)
         if input_ids is None:
             input_ids = torch.full(
                 (vision.tokens.shape[0], 1), self.config.bos_token_id, device=vision.tokens.device, dtype=torch.long

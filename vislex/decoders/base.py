@@ -11,13 +11,15 @@ from torch import Tensor
 from transformers import PreTrainedConfig, PreTrainedModel
 from transformers.utils import ModelOutput
 
+from vislex.decoders.projection import VisionProjection
 from vislex.errors import SpecError
-from vislex.specs import VisionTokens
+from vislex.specs import EncoderSpec, VisionTokens
+from vislex.text import special_tokens
 
 if TYPE_CHECKING:
     from vislex.decoders.infill import Filled, Template
 
-__all__ = ["CaptionDecoder", "CaptionDecoderConfig", "CaptionDecoderOutput", "as_vision_tokens"]
+__all__ = ["CaptionDecoder", "CaptionDecoderConfig", "CaptionDecoderOutput", "as_vision_tokens", "shared_fields"]
 
 
 class CaptionDecoderConfig(PreTrainedConfig):
@@ -25,6 +27,7 @@ class CaptionDecoderConfig(PreTrainedConfig):
 
     Attributes:
         vision_dim: Width of the encoder's tokens.
+        vision_grid: Rows and columns of the map of vision tokens, which then get a learned position; None if none.
         vocab_size: Number of word pieces.
         max_length: Longest caption in word pieces, with the first and last special token.
     """
@@ -32,6 +35,7 @@ class CaptionDecoderConfig(PreTrainedConfig):
     model_type = "vislex_decoder"
 
     vision_dim: int = 192
+    vision_grid: list[int] | tuple[int, ...] | None = None
     vocab_size: int = 30522
     max_length: int = 32
     bos_token_id: int | None = 101
@@ -53,7 +57,7 @@ class CaptionDecoderOutput(ModelOutput):
 
 
 class CaptionDecoder(PreTrainedModel):
-    """Base of the decoders.
+    """Base of the decoders. ``projection`` brings the encoder's tokens to the width of the decoder.
 
     ``evaluations`` holds the network evaluations that the last ``generate`` spent on each caption, int64[B]: one
     forward of one caption counts one, so a guided step counts two and a beam of four counts four a token.
@@ -68,6 +72,12 @@ class CaptionDecoder(PreTrainedModel):
     base_model_prefix = ""
     evaluations: Tensor | None = None
     draws_noise = False
+    projection: VisionProjection
+
+    @property
+    def longest_caption(self) -> int:
+        """Most tokens that one caption can have, special tokens included."""
+        return self.config.max_length
 
     def forward(
         self,
@@ -117,6 +127,42 @@ class CaptionDecoder(PreTrainedModel):
             **options: The decoder's own.
         """
         raise SpecError(f"{type(self).__name__} does not fill blanks; the decoders of 'vislex list decoders' do")
+
+    def _project(self, vision_tokens: VisionTokens | Tensor) -> VisionTokens:
+        vision = as_vision_tokens(vision_tokens)
+        return VisionTokens(self.projection(vision.tokens), vision.mask)
+
+    def _vision(self, pixel_values: Tensor | None, vision_tokens: VisionTokens | Tensor | None) -> VisionTokens:
+        """The projected tokens that ``generate`` was given.
+
+        Raises:
+            SpecError: If it was given pixels, or nothing.
+        """
+        if pixel_values is not None or vision_tokens is None:
+            raise SpecError("a decoder takes vision_tokens=; give pixel_values to a Captioner, which encodes them")
+        return self._project(vision_tokens)
+
+    def _check_length(self, input_ids: Tensor) -> None:
+        """Refuses captions int64[B, L] that are longer than the decoder has positions for."""
+        if input_ids.shape[1] > self.longest_caption:
+            raise SpecError(
+                f"the captions have {input_ids.shape[1]} tokens, this decoder reads {self.longest_caption}; cut them "
+                "(encode_captions, max_length=) or create the decoder with a larger max_length"
+            )
+
+
+def shared_fields(spec: EncoderSpec, tokenizer: Any, max_length: int) -> dict[str, Any]:
+    """Config fields that follow from the encoder and the tokenizer, whatever the decoder."""
+    special = special_tokens(tokenizer)
+    return {
+        "vision_dim": spec.dim,
+        "vision_grid": None if spec.variable_length or spec.grid is None else list(spec.grid),
+        "vocab_size": len(tokenizer),
+        "max_length": max_length,
+        "bos_token_id": special.bos,
+        "eos_token_id": special.eos,
+        "pad_token_id": special.pad,
+    }
 
 
 def as_vision_tokens(vision_tokens: VisionTokens | Tensor) -> VisionTokens:

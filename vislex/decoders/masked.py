@@ -12,17 +12,16 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import GenerationConfig, initialization
 
-from vislex.decoders.autoregressive import shared_fields
-from vislex.decoders.base import CaptionDecoder, CaptionDecoderConfig, CaptionDecoderOutput, as_vision_tokens
+from vislex.decoders.base import CaptionDecoder, CaptionDecoderConfig, CaptionDecoderOutput, shared_fields
 from vislex.decoders.infill import Filled, FilledCanvas, Template, infill_by_canvas
 from vislex.decoders.noise import caption_generators
 from vislex.decoders.projection import VisionProjection
 from vislex.decoders.unmasking import Canvas, Unmasked, UnmaskingConfig, gumbel, unmask
-from vislex.errors import ConfigError, SpecError
-from vislex.modules.denoiser import Denoiser, VisionState, sinusoidal_embedding
+from vislex.errors import ConfigError
+from vislex.modules.denoiser import Denoiser, VisionState, start_as_sines
 from vislex.modules.length_head import LengthHead
 from vislex.modules.neighbours import NeighbourMixing
-from vislex.specs import EncoderSpec, Grid, VisionTokens
+from vislex.specs import EncoderSpec, VisionTokens
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
@@ -37,7 +36,6 @@ class MaskedConfig(CaptionDecoderConfig):
     """Config of ``MaskedDecoder``.
 
     Attributes:
-        vision_grid: Rows and columns of the map of vision tokens, which then get a learned position; None if none.
         mask_token_id: Stands for a word that is not known.
         weighting: "elbo" weights a masked word by 1 / (share masked), which makes the loss a bound of the captions'
             negative log-likelihood (LLaDA, arXiv 2502.09992, eq. 3 and 6); "uniform" weights all masked words equally.
@@ -51,7 +49,6 @@ class MaskedConfig(CaptionDecoderConfig):
     num_layers: int = 4
     num_heads: int = 6
     dropout: float = 0.1
-    vision_grid: list[int] | tuple[int, ...] | None = None
     mask_token_id: int = 103
     weighting: str = "elbo"
     image_dropout: float = 0.1
@@ -72,8 +69,7 @@ class MaskedDecoder(CaptionDecoder):
     def __init__(self, config: MaskedConfig) -> None:
         super().__init__(config)
         width = config.hidden_size
-        grid = None if config.vision_grid is None else Grid(*config.vision_grid)
-        self.projection = VisionProjection(config.vision_dim, width, grid)
+        self.projection = VisionProjection(config.vision_dim, width, config.vision_grid)
         self.length_head = LengthHead(width, config.max_length - 1)  # 0 to max_length - 2 words
         self.embedding = nn.Embedding(config.vocab_size, width)
         self.neighbours = NeighbourMixing(width)
@@ -147,9 +143,7 @@ class MaskedDecoder(CaptionDecoder):
         if module is self.embedding or module in (self.neighbours.left, self.neighbours.right):
             initialization.normal_(module.weight, std=INITIAL_SIZE)
         elif module is self.denoiser.position:
-            places = torch.arange(module.num_embeddings, device=module.weight.device)
-            sines = 2**0.5 * INITIAL_SIZE * sinusoidal_embedding(places, module.embedding_dim)
-            initialization.copy_(module.weight, sines)
+            start_as_sines(module, INITIAL_SIZE)
 
     def get_input_embeddings(self) -> nn.Module:
         return self.embedding
@@ -180,11 +174,7 @@ class MaskedDecoder(CaptionDecoder):
             place of [SEP] - so that it can be held against an autoregressive decoder's. ``logits`` float[B, L, V] of
             the token *at* each position.
         """
-        if input_ids.shape[1] > self.config.max_length:
-            raise SpecError(
-                f"the captions have {input_ids.shape[1]} tokens, this decoder reads {self.config.max_length}; cut them "
-                "(encode_captions, max_length=) or create the decoder with a larger max_length"
-            )
+        self._check_length(input_ids)
         vision = self._project(vision_tokens)
         token_mask = torch.ones_like(input_ids).bool() if attention_mask is None else attention_mask.bool()
         if labels is None:
@@ -235,10 +225,8 @@ class MaskedDecoder(CaptionDecoder):
         Raises:
             ConfigError: If an option is unknown or asks for more tokens than the decoder has positions for.
         """
-        if pixel_values is not None or vision_tokens is None:
-            raise SpecError("a decoder takes vision_tokens=; give pixel_values to a Captioner, which encodes them")
+        vision = self._vision(pixel_values, vision_tokens)
         config = UnmaskingConfig.read(generation_config, kwargs)
-        vision = self._project(vision_tokens)
         batch, device = len(vision.tokens), vision.tokens.device
         if input_ids is None:
             input_ids = torch.full((batch, 1), self.config.bos_token_id, device=device, dtype=torch.long)
@@ -365,10 +353,6 @@ class MaskedDecoder(CaptionDecoder):
         allowed = torch.ones(1, self.config.vocab_size, dtype=torch.bool, device=lengths.device)
         allowed[0, self._specials(lengths.device)] = False
         return Canvas(ids, is_open.long() - 1, allowed, place <= end)
-
-    def _project(self, vision_tokens: VisionTokens | Tensor) -> VisionTokens:
-        vision = as_vision_tokens(vision_tokens)
-        return VisionTokens(self.projection(vision.tokens), vision.mask)
 
     def _logits(self, ids: Tensor, state: VisionState, token_mask: Tensor) -> Tensor:
         hidden = self.denoiser(self.neighbours(self.embedding(ids), token_mask), state, token_mask)

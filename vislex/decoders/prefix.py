@@ -60,10 +60,6 @@ class PrefixDecoder(AutoregressiveDecoder):
             **fields,
         )
 
-    @property
-    def longest_caption(self) -> int:
-        return self.config.max_length
-
     def _inputs(self, vision: VisionTokens, input_ids: Tensor, attention_mask: Tensor) -> tuple[Tensor, Tensor]:
         """Embeddings float[B, N + L, D] and mask int64[B, N + L] of the vision tokens and the words after them."""
         words = self.get_input_embeddings()(input_ids)

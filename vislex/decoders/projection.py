@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 
@@ -22,7 +24,7 @@ class VisionProjection(nn.Module):
         grid: Rows and columns of the map of tokens; None adds no position.
     """
 
-    def __init__(self, vision_dim: int, hidden_size: int, grid: Grid | tuple[int, int] | None = None) -> None:
+    def __init__(self, vision_dim: int, hidden_size: int, grid: Sequence[int] | None = None) -> None:
         super().__init__()
         self.grid = None if grid is None else Grid(*grid)
         self.norm = nn.LayerNorm(vision_dim)

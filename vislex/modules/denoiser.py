@@ -14,11 +14,12 @@ from typing import Literal
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from transformers import initialization
 
 from vislex.errors import ConfigError, SpecError
 from vislex.specs import VisionTokens
 
-__all__ = ["Denoiser", "VisionState", "sinusoidal_embedding"]
+__all__ = ["Denoiser", "VisionState", "sinusoidal_embedding", "start_as_sines"]
 
 TimeEmbedding = Literal["add", "table", "none"]
 
@@ -81,6 +82,12 @@ def sinusoidal_embedding(timesteps: Tensor, dim: int) -> Tensor:
     steps = torch.arange(half, device=timesteps.device, dtype=torch.float32)
     angles = timesteps[..., None].float() * torch.exp(-math.log(10000.0) / half * steps)
     return torch.cat([angles.sin(), angles.cos()], dim=-1)
+
+
+def start_as_sines(position: nn.Embedding, size: float) -> None:
+    """Starts learned positions as sines of standard deviation ``size``, in which a shift is one linear map."""
+    places = torch.arange(position.num_embeddings, device=position.weight.device)
+    initialization.copy_(position.weight, 2**0.5 * size * sinusoidal_embedding(places, position.embedding_dim))
 
 
 class Denoiser(nn.Module):

@@ -27,7 +27,6 @@ class LadicConfig(CaptionDecoderConfig):
 
     Attributes:
         codec_config: Config of the latent codec.
-        vision_grid: Rows and columns of the map of vision tokens, which then get a learned position; None if none.
         hidden_size: Width of the denoiser.
         num_layers: Its layers.
         num_heads: Its attention heads.
@@ -67,7 +66,6 @@ class LadicConfig(CaptionDecoderConfig):
     sub_configs_defaults = {"codec_config": SubConfigSpec(LatentCodecConfig)}  # noqa: RUF012
 
     codec_config: Any = None
-    vision_grid: list[int] | tuple[int, ...] | None = None
     hidden_size: int = 192
     num_layers: int = 4
     num_heads: int = 6

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import GenerationConfig, initialization
 
-from vislex.decoders.base import CaptionDecoder, CaptionDecoderOutput, as_vision_tokens
+from vislex.decoders.base import CaptionDecoder, CaptionDecoderOutput, shared_fields
 from vislex.decoders.ladic.codec import LatentCodec, load_codec
 from vislex.decoders.ladic.config import LadicConfig
 from vislex.decoders.ladic.infill import infill
@@ -28,13 +28,14 @@ from vislex.decoders.ladic.sampling import (
     sample,
     select_rows,
 )
+from vislex.decoders.ladic.words import given_words, whole_captions
 from vislex.decoders.noise import caption_generators
 from vislex.decoders.projection import VisionProjection
 from vislex.diffusion.noise import NoiseSchedule
-from vislex.errors import ConfigError, SpecError, did_you_mean
-from vislex.modules.denoiser import Denoiser, VisionState, sinusoidal_embedding
+from vislex.errors import ConfigError, did_you_mean
+from vislex.modules.denoiser import Denoiser, VisionState, start_as_sines
 from vislex.modules.neighbours import NeighbourMixing
-from vislex.specs import EncoderSpec, Grid, VisionTokens
+from vislex.specs import EncoderSpec, VisionTokens
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
@@ -69,8 +70,7 @@ class LadicDecoder(CaptionDecoder):
     def __init__(self, config: LadicConfig) -> None:
         super().__init__(config)
         config.check()
-        grid = None if config.vision_grid is None else Grid(*config.vision_grid)
-        self.projection = VisionProjection(config.vision_dim, config.hidden_size, grid)
+        self.projection = VisionProjection(config.vision_dim, config.hidden_size, config.vision_grid)
         self.denoiser = Denoiser(
             hidden_size=config.hidden_size,
             num_layers=config.num_layers,
@@ -119,9 +119,7 @@ class LadicDecoder(CaptionDecoder):
         elif module in (self.input, getattr(self, "previous", None)):
             initialization.normal_(module.weight, std=INITIAL_SIZE * self.codec.latent_dim**-0.5)
         elif module is self.denoiser.position:
-            places = torch.arange(module.num_embeddings, device=module.weight.device)
-            sines = 2**0.5 * INITIAL_SIZE * sinusoidal_embedding(places, module.embedding_dim)
-            initialization.copy_(module.weight, sines)
+            start_as_sines(module, INITIAL_SIZE)
         elif self.config.time_embedding == "add" and module is self.denoiser.time[2]:
             initialization.normal_(module.weight, std=2 * INITIAL_SIZE * self.config.hidden_size**-0.5)
 
@@ -170,26 +168,16 @@ class LadicDecoder(CaptionDecoder):
         chosen.setdefault("initializer_range", hidden_size**-0.5)  # the usual 0.02 leaves a narrow model blind for long
         config = LadicConfig(
             codec_config=fitting.config,
-            vision_dim=spec.dim,
-            vision_grid=None if spec.variable_length or spec.grid is None else list(spec.grid),
-            vocab_size=len(tokenizer),
-            max_length=max_length,
-            bos_token_id=fitting.config.bos_token_id,
-            eos_token_id=fitting.config.eos_token_id,
-            pad_token_id=fitting.config.pad_token_id,
             hidden_size=hidden_size,
             num_layers=num_layers,
             num_heads=num_heads,
             intermediate_size=4 * hidden_size if intermediate_size is None else intermediate_size,
+            **shared_fields(spec, tokenizer, max_length),
             **chosen,
         )
         decoder = cls(config)
         decoder.codec.take(fitting)
         return decoder
-
-    def _project(self, vision_tokens: VisionTokens | Tensor) -> VisionTokens:
-        vision = as_vision_tokens(vision_tokens)
-        return VisionTokens(self.projection(vision.tokens), vision.mask)
 
     def denoise(
         self,
@@ -276,11 +264,7 @@ class LadicDecoder(CaptionDecoder):
         ``CaptionDecoder.forward``.
         """
         config = self.config
-        if input_ids.shape[1] > config.max_length:
-            raise SpecError(
-                f"the captions have {input_ids.shape[1]} tokens, this decoder reads {config.max_length}; cut them "
-                "(encode_captions, max_length=) or create the decoder with a larger max_length"
-            )
+        self._check_length(input_ids)
         mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
         input_ids, mask, token_mask = self._pad(input_ids, mask)
         vision = self._project(vision_tokens)
@@ -384,13 +368,11 @@ class LadicDecoder(CaptionDecoder):
         Raises:
             ConfigError: If an option is unknown or does not fit.
         """
-        if pixel_values is not None or vision_tokens is None:
-            raise SpecError("a decoder takes vision_tokens=; give pixel_values to a Captioner, which encodes them")
+        vision = self._vision(pixel_values, vision_tokens)
         if num_candidates < 1:
             raise ConfigError(f"num_candidates={num_candidates} must be at least 1")
         sampling = self._sampling({key: options.pop(key) for key in _SAMPLING & set(options)})
         limit = _limit(generation_config, options)
-        vision = self._project(vision_tokens)
         batch = len(vision.tokens)
         indices = torch.arange(batch) if indices is None else indices
         lengths = self._lengths(vision, 1 if input_ids is None else input_ids.shape[1], length, limit)
@@ -401,15 +383,15 @@ class LadicDecoder(CaptionDecoder):
         for each in lengths.unique().tolist():
             rows = (lengths == each).nonzero()[:, 0]
             copies = rows.repeat_interleave(num_candidates)
-            known = self._known(input_ids, known_mask, copies, each)
+            known = given_words(self.codec, input_ids, known_mask, copies, each)
             generators = caption_generators(sampling.seed, indices[rows.cpu()].tolist(), num_candidates)
             result = self._sample(state.select(copies), each, sampling, generators, known)
-            finished = self._finish(result.ids, known)
+            finished = whole_captions(self.codec, result.ids, known)
             chosen = self._consensus(finished, num_candidates)
             captions[rows, :each] = finished[chosen]
             self.evaluations[rows.cpu()] = result.evaluations.view(-1, num_candidates).sum(1)
             for step in result.trace or []:
-                for row, ids in zip(rows.tolist(), self._finish(step, known)[chosen], strict=True):
+                for row, ids in zip(rows.tolist(), whole_captions(self.codec, step, known)[chosen], strict=True):
                     self.trace[row].append(ids)  # type: ignore[index]
         longest = (captions != self.config.pad_token_id).sum(1).max()
         return captions[:, : int(longest)]
@@ -445,21 +427,6 @@ class LadicDecoder(CaptionDecoder):
         least = bucket(torch.tensor(n_given), config.length_bucket, config.max_length)
         return self.length_head.predict(vision).clamp(min=int(least)).clamp(max=longest)
 
-    def _known(
-        self, input_ids: Tensor | None, known_mask: Tensor | None, rows: Tensor, length: int
-    ) -> tuple[Tensor, Tensor] | None:
-        """Given words int64[R, L] and bool[R, L] where they are given; behind a given end all is."""
-        if input_ids is None:
-            return None
-        ids = input_ids[rows]
-        mask = torch.ones_like(ids, dtype=torch.bool) if known_mask is None else known_mask[rows]
-        more = length - ids.shape[1]
-        ids = F.pad(ids, (0, more), value=self.config.pad_token_id)
-        mask = F.pad(mask, (0, more), value=False)
-        is_end = mask & (ids == self.config.eos_token_id)
-        behind = (is_end.cumsum(1) > 0) & ~is_end
-        return ids.masked_fill(behind, self.config.pad_token_id), mask | behind
-
     def _sample(
         self,
         state: VisionState,
@@ -490,23 +457,6 @@ class LadicDecoder(CaptionDecoder):
         config = self.config
         special = [config.bos_token_id, config.eos_token_id, config.pad_token_id]
         return consensus(captions, num_candidates, special_ids=[i for i in special if i is not None])
-
-    def _finish(self, ids: Tensor, known: tuple[Tensor, Tensor] | None) -> Tensor:
-        """Puts the given words in their places, and the special tokens around the words: int64[B, L]."""
-        config = self.config
-        ids = ids.clone()
-        ids[:, -1] = config.eos_token_id  # as in every training caption
-        ids = self.codec.targets(ids if known is None else torch.where(known[1], known[0], ids))
-        place = torch.arange(ids.shape[1], device=ids.device)
-        ends = torch.where(ids == config.codec_config.stop_token_id, 0, place).amax(1)  # last word; 0 if there is none
-        finished = torch.full_like(ids, config.pad_token_id)
-        for row, last in enumerate(ends.tolist()):
-            words = ids[row, 1 : last + 1]
-            words = words[words != config.eos_token_id]  # where the end token is the stop: a gap holds no word
-            finished[row, 0] = config.bos_token_id
-            finished[row, 1 : len(words) + 1] = words
-            finished[row, len(words) + 1 : len(words) + 2] = config.eos_token_id
-        return finished
 
 
 def _limit(generation_config: GenerationConfig | None, changes: dict[str, Any]) -> int | None:

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from vislex.decoders.infill import Filled, FilledCanvas, Template, infill_by_canvas
 from vislex.decoders.ladic.length import bucket
+from vislex.decoders.ladic.words import given_words
 from vislex.decoders.noise import caption_generators
 from vislex.decoders.unmasking import Canvas
 from vislex.specs import VisionTokens
@@ -57,7 +58,7 @@ def infill(
         evaluations = torch.zeros(len(rows), dtype=torch.long)
         for length in lengths.unique().tolist():
             own = (lengths == length).nonzero()[:, 0]
-            known = decoder._known(canvas.ids, given, own, length)
+            known = given_words(decoder.codec, canvas.ids, given, own, length)
             generators = caption_generators(sampling.seed, numbers[rows[own].cpu()].tolist())
             result = decoder._sample(state.select(rows[own]), length, sampling, generators, known)
             width = min(length, ids.shape[1])

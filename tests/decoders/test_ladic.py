@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -12,7 +13,7 @@ from vislex.decoders.factory import create_decoder
 from vislex.decoders.ladic.codec import LatentCodec
 from vislex.decoders.ladic.decoder import LadicDecoder
 from vislex.decoders.ladic.losses import draw, latent_loss
-from vislex.decoders.ladic.mixture import mixture_mean, token_evidence
+from vislex.decoders.ladic.mixture import hidden_share, mixture_mean, token_evidence
 from vislex.diffusion.noise import NoiseSchedule
 from vislex.errors import ConfigError, SpecError
 from vislex.specs import EncoderSpec, Grid, VisionTokens
@@ -270,6 +271,27 @@ def test_the_mixture_by_brute_force() -> None:
     torch.testing.assert_close(posterior[0, 0], share, atol=0.01, rtol=0)
     mean = mixture_mean(x, alpha, sigma, means, variance, posterior)
     torch.testing.assert_close(mean[0, 0], weights @ x0, atol=0.02, rtol=0)
+
+
+def test_time_follows_the_share_of_the_words_that_the_noise_hides(make: Callable[..., LadicDecoder]) -> None:
+    """Two pieces at distance 2 d along one dimension: half of a bit is left where d alpha / sigma is about 1.05."""
+    d = 8.0
+    means = torch.zeros(2, 4)
+    means[:, 0] = torch.tensor([d, -d])
+    median, scale = hidden_share(means, torch.full((4,), 1e-6), torch.zeros(2), n_samples=4000)
+    # Entropy of the posterior of a sign seen through Gaussian noise, by quadrature.
+    z = torch.linspace(-8, 8, 4001)
+    share = {
+        value: (torch.distributions.Bernoulli(logits=2 * r * (r + z)).entropy() * (-(z**2) / 2).softmax(0)).sum() / math.log(2)
+        for value in (median, median + 2.197 * scale, median - 2.197 * scale)
+        for r in [d * math.exp(value / 2)]
+    }  # fmt: skip
+    assert [float(part) for part in share.values()] == pytest.approx([0.5, 0.1, 0.9], abs=0.08)
+    decoder = make("fast")
+    codec = decoder.codec
+    assert decoder.config.log_snr == hidden_share(codec.token_latents, codec.token_variance, codec.token_log_prior)
+    assert decoder.schedule.log_snr(torch.tensor([500])).item() == pytest.approx(decoder.config.log_snr[0], abs=1e-3)
+    assert make("paper").config.log_snr is None
 
 
 def test_the_words_of_the_mixture_are_learned_and_weighed(

@@ -112,6 +112,17 @@ def test_another_seed_or_candidate_is_another_noise() -> None:
     assert len({tuple(draw.tolist()) for draw in draws}) == 8
 
 
+def test_a_low_temperature_prefers_the_likely_captions_and_none_leaves_no_chance() -> None:
+    priors = torch.tensor([[0.1, 0.2, 0.2, 0.5]]).expand(300, 4)
+    likely = [
+        shares(run(SamplingConfig(num_inference_steps=20, guidance_scale=0, temperature=temperature), priors)[0].ids)[3]
+        for temperature in (1.0, 0.5, 0.0)
+    ]
+    assert 0.4 < likely[0] < 0.58 < 0.65 < likely[1] < likely[2] == 1
+    ids = [run(SamplingConfig(temperature=0.0, seed=seed), priors[:2])[0].x0 for seed in (0, 1)]
+    torch.testing.assert_close(*ids)
+
+
 def test_guidance_extrapolates_from_without_to_with_image_and_feeds_the_self_conditioning() -> None:
     result, denoise = run(SamplingConfig(num_inference_steps=5, guidance_scale=1.5))
     assert result.evaluations.tolist() == [10, 10, 10]

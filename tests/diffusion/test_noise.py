@@ -29,6 +29,17 @@ def test_cosine_is_the_published_formula() -> None:
     np.testing.assert_allclose(NoiseSchedule.create(schedule="cosine").alphas_cumprod, f / f[0], rtol=2e-3)
 
 
+def test_logistic_time_is_the_share_that_is_hidden() -> None:
+    schedule = NoiseSchedule.create(schedule="logistic", log_snr=(-4.0, 0.7), num_train_timesteps=200)
+    times = torch.tensor([20, 100, 180])
+    expected = -4.0 - 0.7 * torch.logit(torch.tensor([0.1, 0.5, 0.9]))
+    torch.testing.assert_close(schedule.log_snr(times), expected, atol=1e-4, rtol=0)
+    assert schedule.alphas_cumprod[0] == 1
+    for wrong in (None, (-4.0, 0.0)):
+        with pytest.raises(ConfigError, match=r"needs log_snr=\(median, scale above 0\)"):
+            NoiseSchedule.create(schedule="logistic", log_snr=wrong)
+
+
 def test_the_noise_factor_shifts_the_log_snr_and_is_the_published_form_up_to_its_scale() -> None:
     plain = NoiseSchedule.create()
     shifted = NoiseSchedule.create(noise_factor=4.0)

@@ -20,6 +20,7 @@ from vislex.errors import ConfigError, did_you_mean
 __all__ = ["BETAS", "NoiseSchedule"]
 
 BETAS = {"linear": "linear", "cosine": "squaredcos_cap_v2"}  # ours -> diffusers' beta_schedule
+LOGISTIC = "logistic"
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,7 +62,8 @@ class NoiseSchedule:
         cls,
         *,
         num_train_timesteps: int = 1000,
-        schedule: Literal["linear", "cosine"] = "linear",
+        schedule: Literal["linear", "cosine", "logistic"] = "linear",
+        log_snr: tuple[float, float] | None = None,
         noise_factor: float = 1.0,
         variance_preserving: bool = True,
         time_shift: int = 0,
@@ -70,16 +72,26 @@ class NoiseSchedule:
 
         Args:
             num_train_timesteps: T.
-            schedule: "linear" (1e-4 to 0.02) or "cosine" (s = 0.008).
+            schedule: "linear" (1e-4 to 0.02), "cosine" (s = 0.008), or "logistic": time as the share of what is
+                hidden, which is a logistic function of the log-SNR (time warping of arXiv 2211.15089, section 3.3).
+            log_snr: Median and scale of the logistic function.
             noise_factor: F; training and sampling must agree on it unless the quirk of the release is wanted.
             variance_preserving: Whether x_t is divided by its scale.
             time_shift: See the class.
         """
         from diffusers import DDPMScheduler
 
+        if schedule == LOGISTIC:
+            if log_snr is None or not log_snr[1] > 0:
+                raise ConfigError(f"schedule 'logistic' needs log_snr=(median, scale above 0), not {log_snr}")
+            share = np.arange(1, num_train_timesteps) / num_train_timesteps
+            log_ratio = log_snr[0] - log_snr[1] * np.log(share / (1 - share))
+            abar = np.concatenate([[1.0], 1 / (1 + np.exp(-log_ratio))])
+            return cls(abar, noise_factor, variance_preserving, time_shift)
         if schedule not in BETAS:
+            known = [*BETAS, LOGISTIC]
             raise ConfigError(
-                f"unknown noise schedule '{schedule}'{did_you_mean(schedule, BETAS)} Known: linear, cosine"
+                f"unknown noise schedule '{schedule}'{did_you_mean(schedule, known)} Known: {', '.join(known)}"
             )
         with torch.device("cpu"):
             betas = DDPMScheduler(num_train_timesteps=num_train_timesteps, beta_schedule=BETAS[schedule]).betas

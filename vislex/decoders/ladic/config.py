@@ -15,7 +15,7 @@ __all__ = ["CHOICES", "LadicConfig"]
 CHOICES = {
     "self_conditioning": ("concat", "project", "none"),
     "time_embedding": ("add", "table", "none"),
-    "noise_schedule": ("linear", "cosine"),
+    "noise_schedule": ("linear", "cosine", "logistic"),
     "latent_loss": ("l2", "mse"),
     "length": ("fixed", "predicted"),
     "preconditioning": ("none", "linear", "tokens"),
@@ -44,7 +44,8 @@ class LadicConfig(CaptionDecoderConfig):
             learns the weights; the latents then need not fit through a narrow denoiser.
         neighbours: Whether each word is mixed with those beside it before the denoiser (``NeighbourMixing``).
         num_train_timesteps: T.
-        noise_schedule: "linear" or "cosine".
+        noise_schedule: "linear", "cosine", or "logistic": time goes as the share of the words that the noise hides.
+        log_snr: Median and scale of "logistic"; by default measured on the codec (``hidden_share``).
         noise_factor: F of training.
         sampling_noise_factor: F of sampling; None takes that of training.
         variance_preserving: Whether x_t is divided by its scale; the released model does not.
@@ -81,6 +82,7 @@ class LadicConfig(CaptionDecoderConfig):
     neighbours: bool = True
     num_train_timesteps: int = 1000
     noise_schedule: str = "linear"
+    log_snr: tuple[float, float] | None = None
     noise_factor: float = 4.0
     sampling_noise_factor: float | None = None
     variance_preserving: bool = True

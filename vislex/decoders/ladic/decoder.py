@@ -20,7 +20,7 @@ from vislex.decoders.ladic.infill import infill
 from vislex.decoders.ladic.length import LengthHead, bucket
 from vislex.decoders.ladic.losses import cross_entropy, draw, latent_loss
 from vislex.decoders.ladic.mbr import consensus
-from vislex.decoders.ladic.mixture import mixture_mean, token_evidence
+from vislex.decoders.ladic.mixture import hidden_share, mixture_mean, token_evidence
 from vislex.decoders.ladic.presets import preset as preset_fields
 from vislex.decoders.ladic.sampling import (
     SampleResult,
@@ -100,6 +100,7 @@ class LadicDecoder(CaptionDecoder):
         self.schedule = NoiseSchedule.create(
             num_train_timesteps=config.num_train_timesteps,
             schedule=config.noise_schedule,  # type: ignore[arg-type]
+            log_snr=config.log_snr,
             noise_factor=config.noise_factor,
             variance_preserving=config.variance_preserving,
             time_shift=config.time_shift,
@@ -165,6 +166,8 @@ class LadicDecoder(CaptionDecoder):
         fitting = given.for_tokenizer(tokenizer)
         if hidden_size is None:
             hidden_size = 2 * fitting.latent_dim if chosen["self_conditioning"] == "concat" else 192
+        if chosen.get("noise_schedule") == "logistic" and chosen.get("log_snr") is None:
+            chosen["log_snr"] = hidden_share(fitting.token_latents, fitting.token_variance, fitting.token_log_prior)
         chosen.setdefault("initializer_range", hidden_size**-0.5)  # the usual 0.02 leaves a narrow model blind for long
         config = LadicConfig(
             codec_config=fitting.config,

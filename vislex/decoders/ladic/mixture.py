@@ -8,10 +8,13 @@ loses most of what a noised latent says before its first layer.
 
 from __future__ import annotations
 
+import math
+
+import numpy as np
 import torch
 from torch import Tensor
 
-__all__ = ["mixture_mean", "token_evidence"]
+__all__ = ["hidden_share", "mixture_mean", "token_evidence"]
 
 
 def token_evidence(x: Tensor, alpha: Tensor, sigma: Tensor, means: Tensor, variance: Tensor) -> Tensor:
@@ -36,3 +39,32 @@ def mixture_mean(x: Tensor, alpha: Tensor, sigma: Tensor, means: Tensor, varianc
     share = alpha**2 * variance / (alpha**2 * variance + sigma**2)  # of what x_t says of x0 around its piece's mean
     mean = torch.where(share < 1, (1 - share) * (posterior @ means), 0.0)
     return mean + share * x / alpha.clamp(min=1e-8)
+
+
+def hidden_share(means: Tensor, variance: Tensor, log_prior: Tensor, *, n_samples: int = 256) -> tuple[float, float]:
+    """At which noise the word pieces hide: a logistic function of the log-SNR, fitted to the entropy of the posterior.
+
+    Args:
+        means: float32[V, D], mean latent of each piece.
+        variance: float32[D], of latents around the mean of their piece.
+        log_prior: float32[V], logarithm of each piece's frequency, up to a constant.
+        n_samples: Latents that are drawn, always the same ones.
+
+    Returns:
+        The log-SNR at which half of the entropy is left, and the scale of the logistic function that also meets the
+        points at which a tenth and nine tenths are.
+    """
+    generator = torch.Generator().manual_seed(0)
+    means, variance, log_prior = (value.detach().float().cpu() for value in (means, variance, log_prior))
+    pieces = torch.multinomial(log_prior.softmax(-1), n_samples, replacement=True, generator=generator)
+    noise = torch.randn(2, n_samples, means.shape[1], generator=generator)
+    x0 = means[pieces] + variance.sqrt() * noise[0]
+    log_snr = torch.arange(-16.0, 8.5, 0.5)
+    entropy = []
+    for value in log_snr:
+        alpha, sigma = (part.sqrt().expand(n_samples, 1) for part in (value.sigmoid(), (-value).sigmoid()))
+        evidence = token_evidence((alpha * x0 + sigma * noise[1])[None], alpha[None], sigma[None], means, variance)
+        entropy.append(torch.distributions.Categorical(logits=evidence + log_prior).entropy().mean())
+    hidden = torch.stack(entropy) / torch.distributions.Categorical(logits=log_prior).entropy()
+    tenth, half, most = np.interp([0.1, 0.5, 0.9], hidden.flip(0), log_snr.flip(0)).tolist()
+    return half, (tenth - most) / (2 * math.log(9))

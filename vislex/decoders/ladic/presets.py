@@ -49,8 +49,9 @@ PRESETS: dict[str, dict[str, Any]] = {
         "latent_loss": "mse",
         "length": "predicted",
         "keep_words": 0.25,
-        "noise_factor": 4.0,
-        "sampling": {"sampler": "dpmsolver++", "num_inference_steps": 8, "guidance_scale": 0.0},
+        "noise_schedule": "logistic",
+        "noise_factor": 1.0,
+        "sampling": {"sampler": "dpmsolver++", "num_inference_steps": 8, "guidance_scale": 0.0, "temperature": 0.3},
     },
 }
 

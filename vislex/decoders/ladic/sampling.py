@@ -55,6 +55,8 @@ class SamplingConfig:
         token_times: Whether held tokens are told timestep 0; False tells all tokens the time of the loop, as a network
             expects that was never trained on tokens with their own times.
         self_conditioning: Whether the network sees its last prediction.
+        temperature: Scale of all noise that is drawn. 1 samples captions, less prefers the likely ones, as greedy
+            search does where words are written one by one; 0 leaves no chance.
         seed: Of the noise.
         trace: Whether the words are noted at every step.
     """
@@ -70,6 +72,7 @@ class SamplingConfig:
     early_exit: int = 0
     token_times: bool = True
     self_conditioning: bool = True
+    temperature: float = 1.0
     seed: int = 0
     trace: bool = False
 
@@ -88,6 +91,8 @@ class SamplingConfig:
             problems.append(f"refine_at={self.refine_at} must be above 0 and at most 1, or None")
         if not 0 < self.refine_fraction <= 1:
             problems.append(f"refine_fraction={self.refine_fraction} must be above 0 and at most 1")
+        if self.temperature < 0:
+            problems.append(f"temperature={self.temperature} must not be negative")
         if self.early_exit < 0:
             problems.append(f"early_exit={self.early_exit} must not be negative")
         if problems:
@@ -277,7 +282,7 @@ class _Loop:
         from diffusers.utils.torch_utils import randn_tensor
 
         noise: Tensor = randn_tensor(tuple(self.x.shape), generator=self.generators, device=self.x.device)
-        return noise
+        return noise * self.config.temperature
 
     def hold(self, x0: Tensor, mask: Tensor) -> None:
         """Fixes the tokens of ``mask`` bool[R, L] at clean latents float32[R, L, D]."""

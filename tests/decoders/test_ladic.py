@@ -285,11 +285,11 @@ def test_time_follows_the_share_of_the_words_that_the_noise_hides(make: Callable
         entropy = torch.distributions.Bernoulli(logits=2 * ratio * (ratio + z)).entropy()
         shares.append(float((entropy * (-(z**2) / 2).softmax(0)).sum()) / math.log(2))
     assert shares == pytest.approx([0.5, 0.1, 0.9], abs=0.08)
-    decoder = make("fast")
+    decoder = make("fast", noise_factor=1.0)
     codec = decoder.codec
     assert decoder.config.log_snr == hidden_share(codec.token_latents, codec.token_variance, codec.token_log_prior)
     assert decoder.schedule.log_snr(torch.tensor([500])).item() == pytest.approx(decoder.config.log_snr[0], abs=1e-3)
-    assert make("paper").config.log_snr is None
+    assert make("fast", log_snr=(-3.0, 0.5)).config.log_snr == (-3.0, 0.5)
 
 
 def test_the_words_of_the_mixture_are_learned_and_weighed(

@@ -45,7 +45,7 @@ class LadicConfig(CaptionDecoderConfig):
         neighbours: Whether each word is mixed with those beside it before the denoiser (``NeighbourMixing``).
         num_train_timesteps: T.
         noise_schedule: "linear", "cosine", or "logistic": time goes as the share of the words that the noise hides.
-        log_snr: Median and scale of "logistic"; by default measured on the codec (``hidden_share``).
+        log_snr: Median and scale of "logistic"; ``create`` measures them on the codec (``hidden_share``).
         noise_factor: F of training.
         sampling_noise_factor: F of sampling; None takes that of training.
         variance_preserving: Whether x_t is divided by its scale; the released model does not.
@@ -82,7 +82,7 @@ class LadicConfig(CaptionDecoderConfig):
     neighbours: bool = True
     num_train_timesteps: int = 1000
     noise_schedule: str = "linear"
-    log_snr: tuple[float, float] | None = None
+    log_snr: tuple[float, float] = (-4.0, 0.75)
     noise_factor: float = 4.0
     sampling_noise_factor: float | None = None
     variance_preserving: bool = True

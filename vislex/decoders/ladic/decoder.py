@@ -166,7 +166,7 @@ class LadicDecoder(CaptionDecoder):
         fitting = given.for_tokenizer(tokenizer)
         if hidden_size is None:
             hidden_size = 2 * fitting.latent_dim if chosen["self_conditioning"] == "concat" else 192
-        if chosen.get("noise_schedule") == "logistic" and chosen.get("log_snr") is None:
+        if chosen.get("noise_schedule") == "logistic" and "log_snr" not in chosen:
             chosen["log_snr"] = hidden_share(fitting.token_latents, fitting.token_variance, fitting.token_log_prior)
         chosen.setdefault("initializer_range", hidden_size**-0.5)  # the usual 0.02 leaves a narrow model blind for long
         config = LadicConfig(

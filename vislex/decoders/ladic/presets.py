@@ -50,7 +50,8 @@ PRESETS: dict[str, dict[str, Any]] = {
         "length": "predicted",
         "keep_words": 0.25,
         "noise_schedule": "logistic",
-        "noise_factor": 1.0,
+        "token_weight": 4.0,
+        "noise_factor": 1.6,
         "sampling": {"sampler": "dpmsolver++", "num_inference_steps": 8, "guidance_scale": 0.0, "temperature": 0.3},
     },
 }

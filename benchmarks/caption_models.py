@@ -46,9 +46,11 @@ class CaptionModel(Protocol):
         info: Its row, origin, parameters and hash.
         device: Where it runs.
         dtype: Of its weights.
+        any_order: Whether its decoder writes in any order, and ``caption(trace=True)`` tells how.
     """
 
     info: ModelInfo
+    any_order: bool
 
     @property
     def device(self) -> torch.device: ...
@@ -67,6 +69,7 @@ class VislexCaptioner:
     def __init__(self, captioner: Captioner, info: ModelInfo) -> None:
         self.captioner = captioner.eval()
         self.info = info
+        self.any_order = captioner.decoder.any_order
 
     @property
     def device(self) -> torch.device:
@@ -83,6 +86,8 @@ class VislexCaptioner:
 
 class StockCaptioner:
     """A captioner of transformers (BLIP, BLIP-2, GIT, ...) behind ``AutoModelForImageTextToText`` and its processor."""
+
+    any_order = False
 
     def __init__(self, model: Any, processor: Any, info: ModelInfo) -> None:
         self.model = model.eval()
@@ -129,10 +134,18 @@ class StockCaptioner:
 
     @torch.inference_mode()
     def caption(
-        self, images: Sequence[Image], *, batch_size: int, prompt: str | None = None, **generation: Any
+        self,
+        images: Sequence[Image],
+        *,
+        batch_size: int,
+        prompt: str | None = None,
+        seed: int | None = None,
+        **generation: Any,
     ) -> list[Caption]:
         from vislex.captioner import Caption
 
+        if seed is not None:
+            torch.manual_seed(seed)
         beams = int(generation.get("num_beams") or 1)
         generation["max_new_tokens"] = generation.get("max_new_tokens") or STOCK_LENGTH
         captions = []

@@ -6,7 +6,7 @@ import itertools
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
@@ -19,6 +19,7 @@ from vislex.captioner_processing import CaptionProcessor
 from vislex.decoders.base import CaptionDecoder, CaptionDecoderOutput
 from vislex.decoders.factory import create_decoder
 from vislex.decoders.infill import parse_template
+from vislex.decoders.trace import CaptionStep, caption_steps
 from vislex.encoders.base import VisionEncoder
 from vislex.encoders.factory import create_encoder, rebuild_encoder
 from vislex.encoders.sources import is_untrained
@@ -40,11 +41,13 @@ class Caption:
         text: The caption.
         evaluations: Network evaluations of the decoder: one forward of one caption counts one.
         seconds: Wall time of preprocessing, encoding and decoding the batch, divided by its size.
+        trace: The words after each step, where ``trace=True`` asked for them.
     """
 
     text: str
     evaluations: int
     seconds: float
+    trace: tuple[CaptionStep, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -55,7 +58,7 @@ class InfilledCaption(Caption):
         blanks: The words of each blank.
     """
 
-    blanks: tuple[str, ...]
+    blanks: tuple[str, ...] = field(kw_only=True)
 
 
 class Captioner(PreTrainedModel, GenerationMixin):
@@ -227,7 +230,7 @@ class Captioner(PreTrainedModel, GenerationMixin):
             vision_mask: bool[B, N], where ``vision_tokens`` is a bare tensor.
             input_ids: int64[B, P] beginnings of the captions; a last [SEP], which processors add, is dropped.
             attention_mask: int64[B, P]; the beginnings of one call must be equally long, so it must be all ones.
-            indices: int64[B], number of each caption in the run, for decoders whose noise follows from it.
+            indices: int64[B], number of each caption in the run, from which what is drawn for it follows.
             spatial_shapes: int64[B, 2] of variable-length encoders.
             pixel_attention_mask: bool[B, N] of variable-length encoders.
             **kwargs: Fields of ``GenerationConfig`` and the decoder's own options.
@@ -244,10 +247,11 @@ class Captioner(PreTrainedModel, GenerationMixin):
                 input_ids = input_ids[:, :-1]
             if input_ids.shape[1] > 1:
                 kwargs["input_ids"] = input_ids
-        if indices is not None and self.decoder.draws_noise:
-            kwargs["indices"] = indices
         return self.decoder.generate(
-            vision_tokens=vision, generation_config=generation_config or self.generation_config, **kwargs
+            vision_tokens=vision,
+            generation_config=generation_config or self.generation_config,
+            indices=indices,
+            **kwargs,
         )
 
     def caption(self, images: Any, *, batch_size: int = 16, **options: Any) -> list[Caption]:
@@ -256,7 +260,8 @@ class Captioner(PreTrainedModel, GenerationMixin):
         Args:
             images: One image or many: paths, PIL images, uint8 arrays [H, W, 3].
             batch_size: Images a batch.
-            **options: Passed to ``generate``: ``num_beams``, ``max_new_tokens``, ``do_sample``, ...
+            **options: Passed to ``generate``: ``num_beams``, ``max_new_tokens``, ``do_sample``, ``num_candidates``,
+                ``seed``, ``trace``, ...
 
         Raises:
             ImageError: If a file is missing, damaged or no image.
@@ -269,8 +274,11 @@ class Captioner(PreTrainedModel, GenerationMixin):
                 indices = torch.arange(len(captions), len(captions) + len(batch))
                 texts = processor.decode_captions(self.generate(**inputs, **{"indices": indices, **options}))
                 seconds = (time.perf_counter() - start) / len(batch)
+                traces = self.decoder.trace or [[]] * len(texts)
+                steps = [tuple(caption_steps(trace, processor.tokenizer)) for trace in traces]
                 captions += [
-                    Caption(text, count, seconds) for text, count in zip(texts, self._evaluations(texts), strict=True)
+                    Caption(text, count, seconds, trace)
+                    for text, count, trace in zip(texts, self._evaluations(texts), steps, strict=True)
                 ]
         return captions
 
@@ -308,12 +316,11 @@ class Captioner(PreTrainedModel, GenerationMixin):
                 start = time.perf_counter()
                 vision = self.encode(**processor(batch).to(self.device))
                 indices = torch.arange(len(captions), len(captions) + len(batch))
-                place = {"indices": indices} if self.decoder.draws_noise else {}
-                filled = self.decoder.infill(vision, parsed, **{**place, **options})
+                filled = self.decoder.infill(vision, parsed, **{"indices": indices, **options})
                 words = [tuple(tokenizer.batch_decode(own.fillers)) for own in filled]
                 seconds = (time.perf_counter() - start) / len(batch)
                 captions += [
-                    InfilledCaption(template.fill(blanks), count, seconds, blanks)
+                    InfilledCaption(template.fill(blanks), count, seconds, blanks=blanks)
                     for template, blanks, count in zip(parsed, words, self._evaluations(words), strict=True)
                 ]
             if not isinstance(templates, str) and next(given, None) is not None:

@@ -41,7 +41,8 @@ class EncoderSpec:
         dim: Width of one token.
         grid: Rows and columns of the token map at ``image_size``; None if the tokens form no map.
         n_tokens: Number of tokens an image gives; the maximum where ``variable_length``.
-        n_prefix: CLS and register tokens that the backbone puts first; the encoder has removed them.
+        n_prefix: CLS and register tokens that the backbone puts first; the encoder has removed them. 0 where it keeps
+            them: they are tokens like the others then, and all together form no map (``with_prefix``).
         patch_size: Pixels along one side of a patch; None if there is no such thing.
         variable_length: Whether images of one batch may give different counts, told by a mask.
         image_size: Height and width in pixels that the encoder takes (the largest where ``resize`` is "native").
@@ -134,10 +135,20 @@ class EncoderSpec:
         """A copy with some attributes changed."""
         return dataclasses.replace(self, **changes)
 
+    def with_prefix(self) -> EncoderSpec:
+        """The spec of the same encoder when it keeps its prefix tokens.
+
+        Raises:
+            SpecError: If it has none.
+        """
+        if self.n_prefix == 0 or self.variable_length:
+            raise SpecError("this encoder has no prefix tokens that it could keep; leave out keep_prefix")
+        return self.replace(grid=None, n_tokens=self.n_tokens + self.n_prefix, n_prefix=0)
+
 
 @dataclass
 class VisionTokens:
-    """What an encoder gives: prefix tokens are already removed.
+    """What an encoder gives: prefix tokens are already removed, unless it was told to keep them.
 
     Attributes:
         tokens: float[B, N, D].

@@ -128,7 +128,9 @@ def test_words_see_their_neighbours_before_the_denoiser(make: Callable[..., Ladi
 def test_every_weight_learns(make: Callable[..., LadicDecoder], batch: dict, spec: EncoderSpec, preset: str) -> None:
     decoder = make(preset, spec=spec.replace(grid=Grid(2, 3)), self_conditioning_p=1.0, drop_image=0.5).train()
     decoder(tokens(), **batch).loss.backward()
-    assert [name for name, value in decoder.named_parameters() if value.grad is None] == []
+    assert [name for name, value in decoder.named_parameters() if value.grad is None and value.requires_grad] == []
+    frozen = {name for name, value in decoder.named_parameters() if not value.requires_grad}
+    assert frozen == ({f"denoiser.table_norm.{name}" for name in ("weight", "bias")} if preset == "released" else set())
 
 
 def test_validation_computes_under_autocast_as_training_does(decoder: LadicDecoder, batch: dict[str, Tensor]) -> None:
@@ -165,7 +167,7 @@ def test_a_batch_equals_its_singles(decoder: LadicDecoder, options: dict, mask: 
 def test_the_seed_decides(decoder: LadicDecoder) -> None:
     first = decoder.generate(vision_tokens=tokens(), seed=3, **FEW)
     assert torch.equal(first, decoder.generate(vision_tokens=tokens(), seed=3, **FEW))
-    others = [decoder.generate(vision_tokens=tokens(), seed=seed, **FEW) for seed in range(4, 8)]
+    others = [decoder.generate(vision_tokens=tokens(), seed=seed, **FEW) for seed in range(4, 10)]
     assert any(first.shape != other.shape or not torch.equal(first, other) for other in others)
 
 

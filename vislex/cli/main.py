@@ -20,7 +20,7 @@ from vislex.errors import UnknownNameError, VislexError, did_you_mean
 
 __all__ = ["VERBS", "main"]
 
-# verb: (module with a function ``command``, the line that ``vislex --help`` shows)
+# verb: (module with a function ``command``, or with a typer ``app`` of several; the line that ``vislex --help`` shows)
 VERBS: dict[str, tuple[str, str]] = {
     "list": ("vislex.cli.list", "List the registered parts of a kind."),
     "info": ("vislex.cli.info", "Describe a part, a suite or a saved model."),
@@ -28,6 +28,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "train": ("vislex.cli.train", "Train a recipe."),
     "caption": ("vislex.cli.caption", "Caption images."),
     "encode": ("vislex.cli.encode", "Save the tokens that an encoder gives for images."),
+    "import": ("vislex.cli.imports", "Turn the checkpoint of another program into a vislex model."),
     "bench": ("vislex.cli.bench", "Measure saved models; never trains."),
     "compare": ("vislex.cli.compare", "Train what is missing, measure all, write the report."),
     "report": ("vislex.cli.report", "Write a report from result files."),
@@ -87,7 +88,7 @@ def _run(called: str | None, given: list[str]) -> int:
         message = " ".join(error.format_message().split()).rstrip(".")
         if not message:  # no verb at all: typer has shown the help
             return 2
-        print_error(f"{message}. See '{see}'")
+        print_error(f"{message}{'' if message.endswith('?') else '.'} See '{see}'")
         return 2
     except typer.Abort:
         raise KeyboardInterrupt from None
@@ -100,8 +101,12 @@ def _build_app(called: str | None) -> typer.Typer:
     """The whole program, in which only the called verb is real and the others are their line of help."""
     app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
     app.callback(invoke_without_command=True)(_root)
-    for verb, (module, summary) in VERBS.items():
-        function = importlib.import_module(module).command if verb == called else _placeholder
+    for verb, (name, summary) in VERBS.items():
+        module = importlib.import_module(name) if verb == called else None
+        if hasattr(module, "app"):
+            app.add_typer(module.app, name=verb, short_help=summary)
+            continue
+        function = _placeholder if module is None else module.command
         help_text = function.__doc__ if verb == called and function.__doc__ else summary
         app.command(verb, help=help_text, short_help=summary)(function)
     return app

@@ -33,6 +33,8 @@ class HFEncoderConfig(VisionEncoderConfig):
         backbone_config: Config of the vision tower.
         layer: Block whose output gives the tokens (0 is the first, negative counts from the end), without the final
             norm; None takes the tower's ``last_hidden_state``.
+        keep_prefix: Whether the tower's prefix tokens (CLS, registers) stay before the patch tokens, as models expect
+            that were trained on all of them.
     """
 
     model_type = "vislex_hf"
@@ -40,10 +42,11 @@ class HFEncoderConfig(VisionEncoderConfig):
 
     backbone_config: dict[str, Any] | PreTrainedConfig | None = None
     layer: int | None = None
+    keep_prefix: bool = False
 
 
 class HFEncoder(VisionEncoder):
-    """Patch tokens of a vision tower of transformers, without its prefix tokens."""
+    """Patch tokens of a vision tower of transformers, by default without its prefix tokens."""
 
     config_class = HFEncoderConfig
     config: HFEncoderConfig
@@ -65,6 +68,7 @@ class HFEncoder(VisionEncoder):
         hub_id: str | None = None,
         weights: str | None = None,
         layer: int | None = None,
+        keep_prefix: bool = False,
         image_size: int | Sequence[int] | None = None,
         mean: Sequence[float] | None = None,
         std: Sequence[float] | None = None,
@@ -82,6 +86,7 @@ class HFEncoder(VisionEncoder):
             hub_id: Hub id of the row's weights.
             weights: Name of weights that ship with vislex.
             layer: See ``HFEncoderConfig``.
+            keep_prefix: See there.
             image_size: Height and width in pixels; towers with a position table resize it.
             mean, std, interpolation: Preprocessing; default: what the checkpoint states. A difference is an error.
             resize: "squash" or "pad"; NaFlex towers take "native" only.
@@ -115,19 +120,40 @@ class HFEncoder(VisionEncoder):
                 image_size = stated.get("image_size")
         if given["mean"] is None or given["std"] is None:
             raise CheckpointError(f"'{name}' has no preprocessor_config.json; pass mean= and std=, as it was trained")
-        family = family_of(config)
-        family.prepare(config)
-        encoder_config = HFEncoderConfig(backbone_config=config, layer=layer)
-        encoder_config.spec = family.spec(
-            config,
-            image_size=pair(image_size) if image_size is not None else None,
-            resize=resize,
-            **{**given, "interpolation": given["interpolation"] or "bicubic"},
-        ).to_dict()
-        encoder = cls(encoder_config)
+        encoder = cls.from_backbone_config(
+            config, layer=layer, keep_prefix=keep_prefix, image_size=image_size, resize=resize, **given
+        )
         if pretrained and location is not None:
             encoder.config.source = _load_weights(encoder, location, weights)
         return encoder
+
+    @classmethod
+    def from_backbone_config(
+        cls,
+        config: PreTrainedConfig,
+        *,
+        mean: Sequence[float],
+        std: Sequence[float],
+        interpolation: str | None = None,
+        layer: int | None = None,
+        keep_prefix: bool = False,
+        image_size: int | Sequence[int] | None = None,
+        resize: str | None = None,
+    ) -> HFEncoder:
+        """An encoder with random weights around the tower of a config; for the arguments see ``create``."""
+        family = family_of(config)
+        family.prepare(config)
+        spec = family.spec(
+            config,
+            image_size=pair(image_size) if image_size is not None else None,
+            resize=resize,
+            mean=mean,
+            std=std,
+            interpolation=interpolation or "bicubic",
+        )
+        encoder_config = HFEncoderConfig(backbone_config=config, layer=layer, keep_prefix=keep_prefix)
+        encoder_config.spec = (spec.with_prefix() if keep_prefix else spec).to_dict()
+        return cls(encoder_config)
 
     def forward(self, pixel_values: Tensor, **image_inputs: Any) -> VisionTokens:
         """See ``VisionEncoder.forward``."""
@@ -146,7 +172,7 @@ class HFEncoder(VisionEncoder):
         tokens = output.last_hidden_state
         if self.config.layer is not None:
             tokens = self._layer(output.hidden_states)
-        n_prefix = self.family.n_prefix(self.config.backbone_config)
+        n_prefix = 0 if self.config.keep_prefix else self.family.n_prefix(self.config.backbone_config)
         mask = image_inputs["pixel_attention_mask"].bool() if self.family.variable_length else None
         return VisionTokens(tokens[:, n_prefix:], mask=mask, pooled=self.family.pooled(output))
 

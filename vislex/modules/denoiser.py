@@ -22,6 +22,7 @@ from vislex.specs import VisionTokens
 __all__ = ["Denoiser", "VisionState", "sinusoidal_embedding", "start_as_sines"]
 
 TimeEmbedding = Literal["add", "table", "none"]
+TimeNorm = Literal["none", "always", "evaluation"]
 
 
 @dataclass(frozen=True)
@@ -69,7 +70,7 @@ class VisionState:
         return self.keys[0].new_ones(batch, 1, 1, n_tokens, dtype=torch.bool)
 
 
-def sinusoidal_embedding(timesteps: Tensor, dim: int) -> Tensor:
+def sinusoidal_embedding(timesteps: Tensor, dim: int, *, interleaved: bool = False) -> Tensor:
     """Sines, then cosines, of the time at geometrically spaced frequencies (Ho et al. 2020): float32[..., dim].
 
     Computed when needed: a table would be a non-persistent buffer, which loading on the meta device leaves empty.
@@ -77,10 +78,13 @@ def sinusoidal_embedding(timesteps: Tensor, dim: int) -> Tensor:
     Args:
         timesteps: int64[...] or float[...].
         dim: Even width.
+        interleaved: Whether each sine is followed by the cosine of its frequency, as in Vaswani et al. 2017.
     """
     half = dim // 2
     steps = torch.arange(half, device=timesteps.device, dtype=torch.float32)
     angles = timesteps[..., None].float() * torch.exp(-math.log(10000.0) / half * steps)
+    if interleaved:
+        return torch.stack([angles.sin(), angles.cos()], dim=-1).flatten(-2)
     return torch.cat([angles.sin(), angles.cos()], dim=-1)
 
 
@@ -102,9 +106,12 @@ class Denoiser(nn.Module):
         vision_dim: Width of the (projected) vision tokens.
         dropout: Dropout of attention weights and of what a sub-layer adds.
         pre_norm: Norm before each sub-layer and one at the end; False puts it behind each, as BERT does.
-        time_embedding: "add" adds an MLP of the sinusoidal embedding of the time, "table" the embedding itself (as
-            the released LaDiC), "none" tells the network no time.
+        time_embedding: "add" adds an MLP of the sinusoidal embedding of the time, "table" the embedding itself with
+            sines and cosines in turn (as the released LaDiC), "none" tells the network no time.
+        time_norm: When the table's rows go through a LayerNorm: "none", "always", or in "evaluation" only, as the
+            released LaDiC's.
         null_tokens: Learned tokens that stand for a dropped image: 1, or as many as there are vision tokens.
+        layer_norm_eps: Of every LayerNorm.
     """
 
     def __init__(
@@ -119,23 +126,31 @@ class Denoiser(nn.Module):
         dropout: float = 0.0,
         pre_norm: bool = True,
         time_embedding: TimeEmbedding = "add",
+        time_norm: TimeNorm = "none",
         null_tokens: int = 1,
+        layer_norm_eps: float = 1e-5,
     ) -> None:
         super().__init__()
         if hidden_size % num_heads or hidden_size % 2:
             raise ConfigError(f"hidden_size {hidden_size} must be even and a multiple of num_heads {num_heads}")
+        if time_norm != "none" and time_embedding != "table":
+            raise ConfigError(f"time_norm '{time_norm}' needs time_embedding 'table', not '{time_embedding}'")
         self.hidden_size = hidden_size
-        self.time_embedding = time_embedding
+        self.time_embedding, self.time_norm = time_embedding, time_norm
         self.position = nn.Embedding(max_length, hidden_size)
         self.null_vision = nn.Parameter(torch.zeros(null_tokens, vision_dim))
         if time_embedding == "add":
             self.time = nn.Sequential(
                 nn.Linear(hidden_size, hidden_size), nn.SiLU(), nn.Linear(hidden_size, hidden_size)
             )
+        if time_norm != "none":
+            self.table_norm = nn.LayerNorm(hidden_size, eps=layer_norm_eps)
+            self.table_norm.requires_grad_(time_norm == "always")  # else training never sees it
         self.layers = nn.ModuleList(
-            _Layer(hidden_size, num_heads, intermediate_size, vision_dim, dropout, pre_norm) for _ in range(num_layers)
+            _Layer(hidden_size, num_heads, intermediate_size, vision_dim, dropout, pre_norm, layer_norm_eps)
+            for _ in range(num_layers)
         )
-        self.norm = nn.LayerNorm(hidden_size)  # of the sum of embeddings after BERT's manner, else of the output
+        self.norm = nn.LayerNorm(hidden_size, eps=layer_norm_eps)  # of the sum of embeddings after BERT's manner, else of the output
         self.pre_norm = pre_norm
         self.dropout = nn.Dropout(dropout)
 
@@ -204,18 +219,29 @@ class Denoiser(nn.Module):
         return self.norm(hidden) if self.pre_norm else hidden
 
     def _time(self, timesteps: Tensor) -> Tensor:
-        embedding = sinusoidal_embedding(timesteps, self.hidden_size)
-        if self.time_embedding == "table":
-            return embedding
-        projected: Tensor = self.time(embedding.to(self.time[0].weight.dtype))
-        return projected
+        if self.time_embedding == "add":
+            projected: Tensor = self.time(
+                sinusoidal_embedding(timesteps, self.hidden_size).to(self.time[0].weight.dtype)
+            )
+            return projected
+        row = sinusoidal_embedding(timesteps, self.hidden_size, interleaved=True)
+        if self.time_norm == "always" or (self.time_norm == "evaluation" and not self.training):
+            row = self.table_norm(row.to(self.table_norm.weight.dtype))
+        return row
 
 
 class _Layer(nn.Module):
     """Self-attention, cross-attention and MLP; each adds to the residual stream."""
 
     def __init__(
-        self, hidden_size: int, num_heads: int, intermediate_size: int, vision_dim: int, dropout: float, pre_norm: bool
+        self,
+        hidden_size: int,
+        num_heads: int,
+        intermediate_size: int,
+        vision_dim: int,
+        dropout: float,
+        pre_norm: bool,
+        layer_norm_eps: float,
     ) -> None:
         super().__init__()
         self.pre_norm = pre_norm
@@ -224,7 +250,7 @@ class _Layer(nn.Module):
         self.mlp = nn.Sequential(
             nn.Linear(hidden_size, intermediate_size), nn.GELU(), nn.Linear(intermediate_size, hidden_size)
         )
-        self.norms = nn.ModuleList(nn.LayerNorm(hidden_size) for _ in range(3))
+        self.norms = nn.ModuleList(nn.LayerNorm(hidden_size, eps=layer_norm_eps) for _ in range(3))
         self.dropout = nn.Dropout(dropout)
 
     def forward(

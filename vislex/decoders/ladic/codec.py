@@ -198,7 +198,7 @@ class LatentCodec(PreTrainedModel):
             "sha256": weights_digest(text_encoder),
         }
         codec._text_encoder = (text_encoder,)
-        codec._measure(tokenizer, list(captions), _stop_ids(text_model), max_length)
+        codec._measure(tokenizer, list(captions), _stop_ids(load_tokenizer(text_model)), max_length)
         return codec.eval()
 
     @torch.no_grad()
@@ -235,29 +235,49 @@ class LatentCodec(PreTrainedModel):
             sums.index_add_(0, ids, raw.float())
             counts.index_add_(0, ids, torch.ones(len(ids)))
             stops += int((-(-mask.sum(1) // 8) * 8).sum()) - len(ids)  # captions are padded to a multiple of 8 or more
-        alone = torch.arange(self.config.vocab_size)[:, None]  # pieces that no caption has: read by themselves
-        bos, eos = (torch.full_like(alone, i) for i in (self.config.bos_token_id, self.config.eos_token_id))
         seen = counts > 0
-        by_itself = [
-            self._text_encoder[0](self.token_index[rows])[:, 1]
-            for rows in torch.cat([bos, alone, eos], dim=1)[~seen].split(256)
-        ]
         latents = sums / counts.clamp(min=1)[:, None]
         around = (square - (counts.double()[:, None] * latents.double() ** 2).sum(0)) / count
-        latents[~seen] = torch.cat(by_itself) if by_itself else latents[~seen]
+        latents[~seen] = self._read_alone((~seen).nonzero()[:, 0])
         if self.config.normalize:
             self.mean.copy_(total / count)
             self.std.copy_((square / count - (total / count) ** 2).clamp(min=1e-6).sqrt())
         self.token_variance.copy_(around.clamp(min=1e-4) / self.std.double() ** 2)
         self.token_log_prior.copy_(torch.log(counts + 0.1))
-        self.token_latents.copy_(self._normalize(latents))
+        self._set_latents(latents, stop_ids)
+        for special in (self.config.bos_token_id, self.config.eos_token_id, self.config.pad_token_id):
+            self.token_log_prior[special] = NEVER
+        self.token_log_prior[self.config.stop_token_id] = torch.log(torch.tensor(float(max(stops, 1))))
+
+    @torch.no_grad()
+    def measure_alone(self, mean: Tensor, std: Tensor) -> None:
+        """Takes given statistics, and for each word piece the latent that it has by itself: no captions are needed.
+
+        Args:
+            mean: float[D] of raw latents.
+            std: float[D] of them.
+        """
+        if self.tokenizer is None:
+            raise ConfigError("the latents of word pieces need a tokenizer; set codec.tokenizer")
+        self.mean.copy_(mean)
+        self.std.copy_(std)
+        self._set_latents(self._read_alone(torch.arange(self.config.vocab_size)), _stop_ids(self.tokenizer))
+
+    def _read_alone(self, pieces: Tensor) -> Tensor:
+        """Raw latents float[P, D] of word pieces int64[P], each read by itself."""
+        bos, eos = (torch.full_like(pieces, i) for i in (self.config.bos_token_id, self.config.eos_token_id))
+        rows = self.token_index[torch.stack([bos, pieces, eos], dim=1)]
+        read = [self._text_encoder[0](batch)[:, 1].float() for batch in rows.split(256)]
+        return torch.cat(read) if read else torch.empty(0, self.latent_dim)
+
+    def _set_latents(self, raw: Tensor, stop_ids: Tensor) -> None:
+        """Sets the latents of word pieces from raw ones float[V, D], and that of the stop from its ids int64[3]."""
+        self.token_latents.copy_(self._normalize(raw))
         stop = self._text_encoder[0](stop_ids[None])[0, 1]
         self.stop.copy_(self._normalize(stop) if self.config.normalize_stop else stop)
         for special in (self.config.bos_token_id, self.config.eos_token_id, self.config.pad_token_id):
             self.token_latents[special] = self.stop
-            self.token_log_prior[special] = NEVER
         self.token_latents[self.config.stop_token_id] = self.stop
-        self.token_log_prior[self.config.stop_token_id] = torch.log(torch.tensor(float(max(stops, 1))))
 
     def _normalize(self, raw: Tensor) -> Tensor:
         return (raw - self.mean.to(raw.dtype)) / self.std.to(raw.dtype)
@@ -413,8 +433,7 @@ def load_codec(source: str | Path) -> LatentCodec:
     return codec
 
 
-def _stop_ids(text_model: str | Path) -> Tensor:
-    """int64[3] of "[CLS] . [SEP]" in the text model's own vocabulary."""
-    tokenizer = load_tokenizer(text_model)
+def _stop_ids(tokenizer: PreTrainedTokenizerFast) -> Tensor:
+    """int64[3] of "[CLS] . [SEP]" in a text model's own vocabulary."""
     special = special_tokens(tokenizer)
     return torch.tensor([special.bos, tokenizer.get_vocab()[STOP], special.eos])

@@ -15,6 +15,7 @@ __all__ = ["CHOICES", "LadicConfig"]
 CHOICES = {
     "self_conditioning": ("concat", "project", "none"),
     "time_embedding": ("add", "table", "none"),
+    "time_norm": ("none", "always", "evaluation"),
     "noise_schedule": ("linear", "cosine", "logistic"),
     "latent_loss": ("l2", "mse"),
     "length": ("fixed", "predicted"),
@@ -34,7 +35,11 @@ class LadicConfig(CaptionDecoderConfig):
         dropout: Its dropout.
         initializer_range: Standard deviation of its first weights.
         pre_norm: Whether it normalises before each sub-layer; False is BERT's order.
+        layer_norm_eps: Of its LayerNorms.
         time_embedding: How it is told the time; see ``Denoiser``.
+        time_norm: Whether a LayerNorm stands before the table of times; see there.
+        vision_projection: Whether the vision tokens are normalised and projected to the denoiser's width on their way
+            to it; False hands them over as they are.
         null_tokens: Tokens of the learned null image.
         self_conditioning: "concat" puts the previous prediction beside x_t on the channels, which makes the denoiser
             twice as wide as the latents, "project" adds a projection of it, "none" leaves it out.
@@ -58,6 +63,8 @@ class LadicConfig(CaptionDecoderConfig):
         keep_words: Share of training captions of which some words are shown clean, each with its own time 0: what
             Back&Refine and infilling ask for.
         length: "fixed" denoises ``max_length`` positions, "predicted" as many as a head reads from the image.
+        fixed_ends: Whether the first and last position hold no word, as in every training caption, whatever the latents
+            there say; the released model reads them too.
         length_bucket: Lengths are rounded up to a multiple of this.
         length_weight: Weight of the length head's cross-entropy.
         sampling: Options of ``SamplingConfig`` that ``generate`` takes unless told otherwise.
@@ -74,7 +81,10 @@ class LadicConfig(CaptionDecoderConfig):
     dropout: float = 0.1
     initializer_range: float = 0.02
     pre_norm: bool = True
+    layer_norm_eps: float = 1e-5
     time_embedding: str = "add"
+    time_norm: str = "none"
+    vision_projection: bool = True
     null_tokens: int = 1
     self_conditioning: str = "project"
     self_conditioning_p: float = 0.5
@@ -94,6 +104,7 @@ class LadicConfig(CaptionDecoderConfig):
     drop_image: float = 0.1
     keep_words: float = 0.0
     length: str = "fixed"
+    fixed_ends: bool = True
     length_bucket: int = 8
     length_weight: float = 0.1
     sampling: dict[str, Any] | None = None

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import GenerationConfig, initialization
 
-from vislex.decoders.base import CaptionDecoder, CaptionDecoderOutput, shared_fields
+from vislex.decoders.base import CaptionDecoder, CaptionDecoderOutput, as_vision_tokens, shared_fields
 from vislex.decoders.ladic.codec import LatentCodec, load_codec
 from vislex.decoders.ladic.config import LadicConfig
 from vislex.decoders.ladic.infill import infill
@@ -54,7 +54,7 @@ class LadicDecoder(CaptionDecoder):
     """LaDiC (arXiv 2404.10763): diffusion in the latent space of a split BERT.
 
     Attributes:
-        projection: Of the vision tokens, as in every decoder.
+        projection: Of the vision tokens, as in every decoder, unless the config leaves it out.
         denoiser: Bidirectional transformer; the image's keys and values are computed once.
         codec: Latents to words; saved with the decoder. Its frozen text encoder is fetched when training asks for it.
         schedule: Noise of training.
@@ -70,18 +70,22 @@ class LadicDecoder(CaptionDecoder):
     def __init__(self, config: LadicConfig) -> None:
         super().__init__(config)
         config.check()
-        self.projection = VisionProjection(config.vision_dim, config.hidden_size, config.vision_grid)
+        vision_width = config.hidden_size if config.vision_projection else config.vision_dim
+        if config.vision_projection:
+            self.projection = VisionProjection(config.vision_dim, vision_width, config.vision_grid)
         self.denoiser = Denoiser(
             hidden_size=config.hidden_size,
             num_layers=config.num_layers,
             num_heads=config.num_heads,
             intermediate_size=config.intermediate_size,
             max_length=config.max_length,
-            vision_dim=config.hidden_size,
+            vision_dim=vision_width,
             dropout=config.dropout,
             pre_norm=config.pre_norm,
             time_embedding=config.time_embedding,  # type: ignore[arg-type]
+            time_norm=config.time_norm,  # type: ignore[arg-type]
             null_tokens=config.null_tokens,
+            layer_norm_eps=config.layer_norm_eps,
         )
         self.codec = LatentCodec(config.codec_config)
         width = self.codec.latent_dim
@@ -96,7 +100,7 @@ class LadicDecoder(CaptionDecoder):
         if config.self_conditioning == "project":
             self.previous = nn.Linear(width, config.hidden_size, bias=False)
         if config.length == "predicted":
-            self.length_head = LengthHead(config.hidden_size, config.length_bucket, config.max_length)
+            self.length_head = LengthHead(vision_width, config.length_bucket, config.max_length)
         self.schedule = NoiseSchedule.create(
             num_train_timesteps=config.num_train_timesteps,
             schedule=config.noise_schedule,  # type: ignore[arg-type]
@@ -380,7 +384,8 @@ class LadicDecoder(CaptionDecoder):
         indices = torch.arange(batch) if indices is None else indices
         lengths = self._lengths(vision, 1 if input_ids is None else input_ids.shape[1], length, limit)
         state = self.denoiser.vision_state(vision)
-        captions = torch.full((batch, int(lengths.max())), self.config.pad_token_id, device=self.device)
+        longest = int(lengths.max()) + (0 if self.config.fixed_ends else 2)
+        captions = torch.full((batch, longest), self.config.pad_token_id, device=self.device)
         self.evaluations = torch.zeros(batch, dtype=torch.long)
         self.trace = [[] for _ in range(batch)] if sampling.trace else None
         for each in lengths.unique().tolist():
@@ -389,15 +394,14 @@ class LadicDecoder(CaptionDecoder):
             known = given_words(self.codec, input_ids, known_mask, copies, each)
             generators = caption_generators(sampling.seed, indices[rows.cpu()].tolist(), num_candidates)
             result = self._sample(state.select(copies), each, sampling, generators, known)
-            finished = whole_captions(self.codec, result.ids, known)
+            finished = self._whole(result.ids, known)
             chosen = self._consensus(finished, num_candidates)
-            captions[rows, :each] = finished[chosen]
+            captions[rows, : finished.shape[1]] = finished[chosen]
             self.evaluations[rows.cpu()] = result.evaluations.view(-1, num_candidates).sum(1)
             for step in result.trace or []:
-                for row, ids in zip(rows.tolist(), whole_captions(self.codec, step, known)[chosen], strict=True):
+                for row, ids in zip(rows.tolist(), self._whole(step, known)[chosen], strict=True):
                     self.trace[row].append(ids)  # type: ignore[index]
-        longest = (captions != self.config.pad_token_id).sum(1).max()
-        return captions[:, : int(longest)]
+        return captions[:, : int((captions != self.config.pad_token_id).sum(1).max())]
 
     @torch.no_grad()
     def infill(
@@ -454,6 +458,15 @@ class LadicDecoder(CaptionDecoder):
             known_mask=None if known is None else known[1],
             device=self.device,
         )
+
+    def _project(self, vision_tokens: VisionTokens | Tensor) -> VisionTokens:
+        if self.config.vision_projection:
+            return super()._project(vision_tokens)
+        vision = as_vision_tokens(vision_tokens)
+        return VisionTokens(vision.tokens.to(self.denoiser.null_vision.dtype), vision.mask)
+
+    def _whole(self, ids: Tensor, known: tuple[Tensor, Tensor] | None) -> Tensor:
+        return whole_captions(self.codec, ids, known, fixed_ends=self.config.fixed_ends)
 
     def _consensus(self, captions: Tensor, num_candidates: int) -> Tensor:
         """Rows int64[B] of the candidates int64[B * K, L] that are taken."""

@@ -32,10 +32,17 @@ _PAPER: dict[str, Any] = {
 
 PRESETS: dict[str, dict[str, Any]] = {
     "paper": _PAPER,
-    # The raw form of the noise with another factor in sampling than in training, no Back&Refine, and "30 steps" that
-    # are a stride.
+    # The raw form of the noise with another factor in sampling than in training, no Back&Refine, "30 steps" that are a
+    # stride, a norm of the times that training never had, image tokens as the ViT gives them, and words at the places
+    # of [CLS] and [SEP]. What its codec does otherwise is in ``LatentCodecConfig``: ``decoder_layers=0`` and
+    # ``normalize_stop=False``. Repeated pieces are not merged: the release merges those that all captions of a batch
+    # share, which at the size of its batches are the full stops at the end.
     "released": _PAPER
     | {
+        "layer_norm_eps": 1e-12,
+        "time_norm": "evaluation",
+        "vision_projection": False,
+        "fixed_ends": False,
         "variance_preserving": False,
         "sampling_noise_factor": 1.0,
         "sampling": {"sampler": "renoise", "stride": 30, "guidance_scale": 1.0, "token_times": False},

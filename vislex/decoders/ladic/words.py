@@ -35,18 +35,30 @@ def given_words(
     return ids.masked_fill(behind, codec.config.pad_token_id), mask | behind
 
 
-def whole_captions(codec: LatentCodec, ids: Tensor, known: tuple[Tensor, Tensor] | None) -> Tensor:
+def whole_captions(
+    codec: LatentCodec, ids: Tensor, known: tuple[Tensor, Tensor] | None, *, fixed_ends: bool = True
+) -> Tensor:
     """Puts the given words in their places, and the special tokens around the words: int64[R, L].
+
+    Without ``fixed_ends`` the first and last position may hold words too: int64[R, L + 2].
 
     Args:
         codec: Whose special tokens these are.
         ids: int64[R, L] as read from latents.
         known: What ``given_words`` gave.
+        fixed_ends: Whether both ends are [CLS] and [SEP], as in every training caption.
     """
     config = codec.config
     ids = ids.clone()
-    ids[:, -1] = config.eos_token_id  # as in every training caption
+    if fixed_ends:
+        ids[:, -1] = config.eos_token_id
     ids = codec.targets(ids if known is None else torch.where(known[1], known[0], ids))
+    if not fixed_ends:
+        # An end on both sides; a caption begins with its first word there.
+        ids = F.pad(ids, (1, 1), value=config.stop_token_id)
+        first = (ids != config.stop_token_id).int().argmax(1).clamp(min=1) - 1
+        place = torch.arange(ids.shape[1], device=ids.device)
+        ids = ids.gather(1, (place + first[:, None]) % ids.shape[1])
     place = torch.arange(ids.shape[1], device=ids.device)
     ends = torch.where(ids == config.stop_token_id, 0, place).amax(1)  # last word; 0 if there is none
     finished = torch.full_like(ids, config.pad_token_id)

@@ -1,0 +1,122 @@
+"""``vislex import``: checkpoints of other programs become folders that every verb opens."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from vislex.cli.console import error_console, print_json, print_table, say
+from vislex.cli.options import Json
+from vislex.errors import ConfigError
+
+if TYPE_CHECKING:
+    from vislex.captioner import Captioner
+
+__all__ = ["app"]
+
+app = typer.Typer(rich_markup_mode=None)
+
+
+@app.callback()
+def group() -> None:
+    """Turn the checkpoint of another program into a folder that 'vislex caption', 'bench', 'info' and 'train' open.
+
+    Checkpoints are read as tensors alone: a file that could run code when it is opened is refused.
+    """
+
+
+@app.command("ladic", short_help="The released LaDiC: a captioner with BLIP's ViT and a diffusion decoder.")
+def ladic(
+    checkpoint: Annotated[
+        Path, typer.Argument(metavar="CHECKPOINT", help="State dict of its evaluation model: .bin, .pt, .safetensors.")
+    ],
+    mean: Annotated[
+        Path, typer.Argument(metavar="MEAN", help="Mean of its latents (mean_emb_split.pickle; also .npy, .pt, ...).")
+    ],
+    std: Annotated[Path, typer.Argument(metavar="STD", help="Their standard deviation (std_emb_split.pickle).")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="New folder for the captioner.")],
+    tokenizer: Annotated[
+        str, typer.Option("--tokenizer", help="Folder or hub id; minilm is packaged: bert-base-uncased's word pieces.")
+    ] = "minilm",
+    text_model: Annotated[
+        str, typer.Option("--text-model", help="Folder or hub id of its BERT; opened only if it is trained further.")
+    ] = "bert-base-uncased",
+    max_length: Annotated[int, typer.Option("--max-length", help="Positions that it was trained to denoise.")] = 24,
+    num_heads: Annotated[int, typer.Option("--num-heads", help="Attention heads of the diffuser.")] = 16,
+    vision_heads: Annotated[int, typer.Option("--vision-heads", help="Attention heads of the ViT.")] = 12,
+    text_heads: Annotated[int, typer.Option("--text-heads", help="Attention heads of the BERT.")] = 12,
+    time_norm: Annotated[
+        bool, typer.Option("--time-norm/--no-time-norm", help="Whether the checkpoint holds time_layer_norm.")
+    ] = True,
+    json: Json = False,
+) -> None:
+    """Import the released LaDiC (arXiv 2404.10763) as a captioner that computes the same function.
+
+    \b
+    vislex import ladic pytorch_model.bin mean_emb_split.pickle std_emb_split.pickle --out ladic
+    vislex caption --model ladic photo.png
+    vislex bench reproduce ladic --model ladic --data coco:data/coco
+
+    The mean and the std stand beside the checkpoint; without them its latents decode to noise. Weights do not tell the
+    number of attention heads and of positions: the options' defaults are those of the release. A checkpoint that lacks
+    a weight, has an unexpected one or one of another width is refused with its name.
+    """
+    from vislex.importers.ladic import import_ladic
+
+    if out.exists() and not (out.is_dir() and not any(out.iterdir())):
+        raise ConfigError(f"--out '{out}' is there already; give a new folder, so that nothing is overwritten")
+    error_console.print(f"reading {checkpoint}, and the latent of every word piece ...", markup=False)
+    captioner = import_ladic(
+        checkpoint,
+        mean,
+        std,
+        tokenizer=tokenizer,
+        text_model=text_model,
+        max_length=max_length,
+        num_heads=num_heads,
+        vision_heads=vision_heads,
+        text_heads=text_heads,
+        time_norm=time_norm,
+    )
+    captioner.save_pretrained(out)
+    _report(out, _ladic_parts(captioner), f"vislex caption --model {out} IMAGE", json)
+
+
+def _ladic_parts(captioner: Captioner) -> list[dict[str, Any]]:
+    spec, decoder = captioner.encoder.spec, captioner.decoder
+    config = decoder.config
+    height, width = spec.image_size
+    return [
+        _part(
+            "encoder",
+            captioner.encoder,
+            f"ViT, {height} x {width} pixels, {spec.n_tokens} tokens of {spec.dim} with the class token",
+        ),
+        _part(
+            "denoiser",
+            decoder.denoiser,
+            f"{config.num_layers} layers of {config.hidden_size}, {config.num_heads} heads, {config.max_length} words, "
+            f"{config.sampling['sampler']} with stride {config.sampling['stride']}",
+        ),
+        _part(
+            "codec",
+            decoder.codec,
+            f"latents of {decoder.codec.latent_dim} after layer {config.codec_config.split_layer}, read by the head "
+            f"alone: {config.vocab_size:,} word pieces",
+        ),
+    ]
+
+
+def _part(name: str, module: Any, what: str) -> dict[str, Any]:
+    return {"part": name, "parameters": sum(parameter.numel() for parameter in module.parameters()), "what": what}
+
+
+def _report(out: Path, parts: list[dict[str, Any]], following: str, json: bool) -> None:
+    total = sum(part["parameters"] for part in parts)
+    if json:
+        print_json({"folder": str(out), "parameters": total, "parts": parts, "next": following})
+        return
+    print_table(parts, ["part", "parameters", "what"])
+    say(f"{total:,} parameters written to {out}; next: {following}")

@@ -131,6 +131,7 @@ class ReleasedLadic(nn.Module):
         for bert in (self.space_encoder, self.space_decoder):  # transformers of its time saved these
             bert.embeddings.register_buffer("position_ids", torch.arange(20)[None])
         self.lm_head = BertOnlyMLMHead(high)
+        self.lm_head.predictions.decoder.bias = self.lm_head.predictions.bias
         self.visual_encoder = Vit(VISION, heads=3, layers=2, cells=9, patch=4)
         self.diffuser = MedBert(2 * LATENT, VISION, heads=4, layers=2, inner=48)
         self.time_layer_norm = nn.LayerNorm(2 * LATENT, eps=1e-12)
@@ -200,8 +201,10 @@ def released(tmp_path_factory: pytest.TempPathFactory) -> Files:
     model = ReleasedLadic(len(tokenizer)).eval()
     with torch.no_grad():
         for parameter in model.parameters():
-            parameter.add_(torch.randn_like(parameter) * (0.3 if parameter.ndim > 1 else 0.1))
-    mean, std = torch.randn(LATENT), torch.rand(LATENT) + 0.5
+            parameter.add_(torch.randn_like(parameter) * 0.1)
+        model.diffuser.embeddings["position_embeddings"].weight.normal_(std=2.0)
+        model.lm_head.predictions.bias[tokenizer.all_special_ids] = -50.0  # a trained head never reads them
+    mean, std = torch.randn(LATENT) * 0.1, torch.rand(LATENT) + 0.5
     torch.save(model.state_dict(), folder / "pytorch_model.bin")
     torch.save(mean, folder / "mean_emb_split.pickle")
     torch.save(std, folder / "std_emb_split.pickle")

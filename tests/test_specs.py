@@ -63,6 +63,14 @@ def test_all_problems_are_told_at_once() -> None:
     assert str(caught.value).count(";") == 2
 
 
+def test_kept_prefix_tokens_are_counted_and_form_no_map() -> None:
+    spec = _spec(n_prefix=5)
+    kept = spec.with_prefix()
+    assert (kept.count(), kept.grid, kept.n_prefix) == (token_count(spec.count()) + 5, None, 0)
+    with pytest.raises(SpecError, match="no prefix tokens"):
+        kept.with_prefix()
+
+
 def test_json_round_trip() -> None:
     spec = _spec(n_prefix=5, patch_size=16)
     assert EncoderSpec.from_dict(json.loads(json.dumps(spec.to_dict()))) == spec

@@ -14,6 +14,7 @@ from vislex.decoders.ladic.codec import LatentCodec
 from vislex.decoders.ladic.decoder import LadicDecoder
 from vislex.decoders.ladic.losses import draw, latent_loss
 from vislex.decoders.ladic.mixture import hidden_share, mixture_mean, token_evidence
+from vislex.decoders.ladic.words import whole_captions
 from vislex.diffusion.noise import NoiseSchedule
 from vislex.errors import ConfigError, SpecError
 from vislex.specs import EncoderSpec, Grid, VisionTokens
@@ -312,6 +313,23 @@ def test_quirks_of_the_release_are_switches(make: Callable[..., LadicDecoder]) -
     assert released.sampling_schedule.noise_factor == 1.0
     assert paper.sampling_schedule.noise_factor == 4.0
     assert int(released.sampling_schedule.told(torch.tensor([10]))) == 15
+    assert (released.denoiser.time_norm, paper.denoiser.time_norm) == ("evaluation", "none")
+    assert [decoder.denoiser.norm.eps for decoder in (released, paper)] == [1e-12, 1e-5]
+    assert released.denoiser.null_vision.shape[1] == 24  # the encoder's width: nothing projects its tokens
+    assert paper.denoiser.null_vision.shape[1] == 32
+
+
+def test_the_ends_of_a_caption_hold_words_only_if_they_may(codec: LatentCodec) -> None:
+    config = codec.config
+    stop, bos, eos, pad = config.stop_token_id, config.bos_token_id, config.eos_token_id, config.pad_token_id
+    dog, cat = codec.tokenizer.convert_tokens_to_ids(["dog", "cat"])
+    ids = torch.tensor([[dog, cat, stop, dog], [stop, stop, cat, stop], [stop] * 4, [bos, dog, cat, eos]])
+    stops = [] if stop == eos else [stop]
+    fixed = [[bos, cat, eos], [bos, *stops, cat, eos], [bos, eos], [bos, dog, cat, eos]]
+    free = [[bos, dog, cat, *stops, dog, eos], [bos, cat, eos], [bos, eos], [bos, dog, cat, eos]]
+    for is_fixed, rows, width in ((True, fixed, 4), (False, free, 6)):
+        expected = [row + [pad] * (width - len(row)) for row in rows]
+        assert whole_captions(codec, ids, None, fixed_ends=is_fixed).tolist() == expected
 
 
 def test_the_candidate_that_agrees_most_is_taken(make: Callable[..., LadicDecoder]) -> None:

@@ -11,6 +11,7 @@ from diffusers import AutoencoderKL
 from PIL import Image, ImageDraw
 from torch import nn
 from transformers import (
+    AutoModel,
     BlipConfig,
     BlipForConditionalGeneration,
     CLIPConfig,
@@ -117,6 +118,23 @@ def test_prefix_tokens_are_those_that_no_pixel_moves_alone(name: str, n_prefix: 
         stock = encoder.backbone(torch.zeros(1, 3, height, width)).last_hidden_state
         ours = encoder(torch.zeros(1, 3, height, width)).tokens
     assert torch.equal(stock[:, n_prefix:], ours)
+
+
+@pytest.mark.parametrize("name", ["blip-b16", "dinov2-b14-registers"])
+def test_prefix_tokens_are_kept_if_asked_for(name: str, tmp_path: Path) -> None:
+    encoder = vislex.create_encoder(name, tiny=True, keep_prefix=True)
+    pixels = torch.randn(1, 3, *encoder.spec.image_size)
+    with torch.no_grad():
+        tokens = encoder(pixels).tokens
+        extra = {"interpolate_pos_encoding": True} if name == "blip-b16" else {}
+        assert torch.equal(tokens, encoder.backbone(pixels, **extra).last_hidden_state)
+    assert encoder.spec.n_tokens == tokens.shape[1]
+    assert (encoder.spec.grid, encoder.spec.n_prefix) == (None, 0)
+    encoder.save_pretrained(tmp_path)
+    with torch.no_grad():
+        assert torch.equal(AutoModel.from_pretrained(tmp_path)(pixels).tokens, tokens)
+    with pytest.raises(SpecError, match="no prefix tokens that it could keep"):
+        vislex.create_encoder("siglip-b16-224", tiny=True, keep_prefix=True)
 
 
 def test_mae_masks_nothing_and_keeps_the_order() -> None:

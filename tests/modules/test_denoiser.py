@@ -127,6 +127,31 @@ def test_the_time_is_told_in_three_ways() -> None:
     torch.testing.assert_close(embedding[1, 1], torch.sin(torch.tensor(7 / 10000 ** (1 / 3))))
 
 
+def test_the_table_of_times_has_sines_and_cosines_in_turn_and_its_norm() -> None:
+    row = sinusoidal_embedding(torch.tensor([7]), 6, interleaved=True)[0]
+    expected = [wave(torch.tensor(7 / 10000 ** (i / 3))) for i in range(3) for wave in (torch.sin, torch.cos)]
+    torch.testing.assert_close(row, torch.stack(expected))
+    hidden, vision, timesteps = inputs()
+    plain = make(time_embedding="table", layer_norm_eps=1e-12)
+    for kind, normed in (("none", (False, False)), ("always", (True, True)), ("evaluation", (True, False))):
+        denoiser = make(time_embedding="table", time_norm=kind, layer_norm_eps=1e-12)
+        denoiser.load_state_dict(plain.state_dict(), strict=False)
+        for training, is_normed in zip((False, True), normed, strict=True):
+            rows = denoiser.train(training)._time(timesteps[:, None])
+            assert torch.allclose(rows.mean(-1), torch.zeros(3, 1), atol=1e-6) == is_normed
+            output = denoiser(hidden, denoiser.vision_state(vision), None, timesteps)
+            same = torch.allclose(output, plain(hidden, plain.vision_state(vision), None, timesteps))
+            assert same != is_normed
+    with pytest.raises(ConfigError, match="time_norm 'always' needs time_embedding 'table', not 'add'"):
+        make(time_norm="always")
+
+
+def test_every_norm_has_the_epsilon_asked_for() -> None:
+    denoiser = make(time_embedding="table", time_norm="always", layer_norm_eps=0.25)
+    norms = [module.eps for module in denoiser.modules() if isinstance(module, torch.nn.LayerNorm)]
+    assert norms == [0.25] * 8
+
+
 def test_dropout_acts_in_training_and_every_weight_learns(denoiser: Denoiser) -> None:
     hidden, vision, timesteps = inputs()
     dropping = make(dropout=0.5)

@@ -103,10 +103,10 @@ def _build_app(called: str | None) -> typer.Typer:
     app.callback(invoke_without_command=True)(_root)
     for verb, (name, summary) in VERBS.items():
         module = importlib.import_module(name) if verb == called else None
-        if hasattr(module, "app"):
-            app.add_typer(module.app, name=verb, short_help=summary)
+        if group := getattr(module, "app", None):
+            app.add_typer(group, name=verb, short_help=summary)
             continue
-        function = _placeholder if module is None else module.command
+        function = getattr(module, "command", _placeholder)
         help_text = function.__doc__ if verb == called and function.__doc__ else summary
         app.command(verb, help=help_text, short_help=summary)(function)
     return app

@@ -90,9 +90,7 @@ def import_ladic(
             "times needs time_norm=False (--no-time-norm)"
         )
     check_names(state.keys(), expected, {name for name in state if is_unused(name)}, what)
-    _check_numbers(
-        sizes, max_length, {"num_heads": num_heads, "vision_heads": vision_heads, "text_heads": text_heads}
-    )
+    _check_numbers(sizes, max_length, {"num_heads": num_heads, "vision_heads": vision_heads, "text_heads": text_heads})
     statistics = [read_vector(path, name, sizes.latent_dim) for path, name in ((mean, "mean"), (std, "std"))]
     if not bool((statistics[1] > 0).all()):
         raise CheckpointError(f"the std '{std}' has values that are not positive; is it the mean?")
@@ -140,7 +138,9 @@ def _check_numbers(sizes: ReleasedSizes, max_length: int, heads: Mapping[str, in
         if count < 1 or widths[name] % count
     ]
     if not 3 <= max_length <= sizes.positions:
-        problems.append(f"max_length {max_length} must be between 3 and the {sizes.positions} positions of the diffuser")
+        problems.append(
+            f"max_length {max_length} must be between 3 and the {sizes.positions} positions of the diffuser"
+        )
     if problems:
         raise ConfigError(f"these do not fit the checkpoint: {'; '.join(problems)}")
 

@@ -75,7 +75,10 @@ def reproducible(name: str | None, data: str, models: list[str]) -> Published:
             f"splits), train2014 and val2014"
         )
     if not models:
-        raise ConfigError(f"{said}. No model was given: train one with '{paper.recipe}', then pass --model FOLDER")
+        raise ConfigError(
+            f"{said}. No model was given: train one with '{paper.recipe}', or turn the released one into a folder with "
+            f"'vislex import {name}', then pass --model FOLDER"
+        )
     return paper
 
 

@@ -155,11 +155,11 @@ def test_the_same_weights_in_other_wrappings(released: Any, tmp_path: Path, kind
 def test_a_checkpoint_without_a_norm_of_the_times(released: Any, tmp_path: Path) -> None:
     state = {name: value for name, value in released.model.state_dict().items() if "time_layer" not in name}
     torch.save(state, tmp_path / "plain.pt")
-    with pytest.raises(CheckpointError, match="time_layer_norm.weight is missing.*--no-time-norm"):
+    with pytest.raises(CheckpointError, match=r"time_layer_norm\.weight is missing.*--no-time-norm"):
         released.run(checkpoint=tmp_path / "plain.pt")
     decoder = released.run(checkpoint=tmp_path / "plain.pt", time_norm=False).decoder
     assert not hasattr(decoder.denoiser, "table_norm")
-    with pytest.raises(CheckpointError, match="unexpected time_layer_norm.bias"):
+    with pytest.raises(CheckpointError, match=r"unexpected time_layer_norm\.bias"):
         released.run(time_norm=False)
 
 
@@ -204,7 +204,7 @@ def test_checkpoints_that_do_not_fit(
     [
         ({"num_heads": 5}, "num_heads 5 does not divide the width 32"),
         ({"vision_heads": 0, "text_heads": 3}, "vision_heads 0 .* 24; text_heads 3 .* 16"),
-        ({"max_length": 33}, "max_length 33 must be between 3 and the 32 positions"),
+        ({"max_length": 33}, "max_length 33 must be between 3 and the diffuser's 32 positions"),
         ({"tokenizer": "minilm"}, "'minilm' has 30522 word pieces, the checkpoint"),
         ({"checkpoint": "gone.pt"}, "there is no file 'gone.pt'"),
     ],

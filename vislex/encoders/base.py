@@ -80,7 +80,8 @@ class VisionEncoder(PreTrainedModel):
             **image_inputs: What else the image processor gave (``spatial_shapes``, ``pixel_attention_mask``).
 
         Returns:
-            Tokens float[B, N, D] as the spec counts them (without prefix tokens unless it keeps them), their mask, and the pooled descriptor if there is one.
+            Tokens float[B, N, D] as the spec counts them (without prefix tokens unless it keeps them), their mask, and
+            the pooled descriptor if there is one.
         """
         raise SpecError(f"{type(self).__name__} does not implement forward()")
 

@@ -138,9 +138,7 @@ def _check_numbers(sizes: ReleasedSizes, max_length: int, heads: Mapping[str, in
         if count < 1 or widths[name] % count
     ]
     if not 3 <= max_length <= sizes.positions:
-        problems.append(
-            f"max_length {max_length} must be between 3 and the {sizes.positions} positions of the diffuser"
-        )
+        problems.append(f"max_length {max_length} must be between 3 and the diffuser's {sizes.positions} positions")
     if problems:
         raise ConfigError(f"these do not fit the checkpoint: {'; '.join(problems)}")
 
@@ -149,8 +147,8 @@ def _tokenizer(source: str | Path, vocab_size: int) -> PreTrainedTokenizerFast:
     tokenizer = load_tokenizer(source)
     if len(tokenizer) != vocab_size:
         raise ConfigError(
-            f"the tokenizer '{source}' has {len(tokenizer)} word pieces, the checkpoint {vocab_size}; pass the one that "
-            "it was trained with"
+            f"the tokenizer '{source}' has {len(tokenizer)} word pieces, the checkpoint {vocab_size}; pass the one "
+            "that it was trained with"
         )
     if STOP not in tokenizer.get_vocab():
         raise ConfigError(f"the tokenizer '{source}' has no word piece '{STOP}', which ends the captions of LaDiC")

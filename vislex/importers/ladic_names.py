@@ -91,10 +91,8 @@ class ReleasedSizes:
         }
         check_names(state.keys(), {name for name, _ in telling.values()}, state.keys(), what)
         for name, dims in telling.values():
-            if state[name].ndim != dims:
-                raise CheckpointError(
-                    f"{what}: {name} has shape {tuple(state[name].shape)}, expected {dims} dimensions"
-                )
+            if len(shape := tuple(state[name].shape)) != dims:
+                raise CheckpointError(f"{what}: {name} has shape {shape}, expected {dims} dimensions")
         shapes = {key: tuple(state[name].shape) for key, (name, _) in telling.items()}
         sizes = cls(
             vocab_size=shapes["head"][0],

@@ -76,8 +76,8 @@ def read_vector(path: str | Path, what: str, width: int) -> Tensor:
         raise CheckpointError(f"the {what} '{path}' holds {held}; it must hold one tensor")
     if value.numel() != width:
         raise CheckpointError(
-            f"the {what} '{path}' has {value.numel()} values, but the latents of this checkpoint have {width}; give the "
-            "vector that was saved with it"
+            f"the {what} '{path}' has {value.numel()} values, but the latents of this checkpoint have {width}; give "
+            "the vector that was saved with it"
         )
     vector = value.detach().float().flatten()
     if not bool(vector.isfinite().all()):
@@ -99,8 +99,8 @@ def _read(path: Path, suffixes: tuple[str, ...]) -> Any:
         return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise CheckpointError(
-            f"'{path}' holds more than tensors, and a pickle can run code when it is opened: it was not opened; ask its "
-            "maker for the state dict alone, as safetensors"
+            f"'{path}' holds more than tensors, and a pickle can run code when it is opened: it was not opened; ask "
+            "its maker for the state dict alone, as safetensors"
         ) from error
     except (SafetensorError, *_DAMAGED) as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]

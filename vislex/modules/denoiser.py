@@ -150,9 +150,8 @@ class Denoiser(nn.Module):
             _Layer(hidden_size, num_heads, intermediate_size, vision_dim, dropout, pre_norm, layer_norm_eps)
             for _ in range(num_layers)
         )
-        self.norm = nn.LayerNorm(
-            hidden_size, eps=layer_norm_eps
-        )  # of the sum of embeddings after BERT's manner, else of the output
+        # Of the sum of embeddings after BERT's manner, else of the output.
+        self.norm = nn.LayerNorm(hidden_size, eps=layer_norm_eps)
         self.pre_norm = pre_norm
         self.dropout = nn.Dropout(dropout)
 

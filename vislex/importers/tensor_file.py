@@ -99,8 +99,8 @@ def _read(path: Path, suffixes: tuple[str, ...]) -> Any:
         return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise CheckpointError(
-            f"'{path}' holds more than tensors, and a pickle can run code when it is opened: it was not opened; ask "
-            "its maker for the state dict alone, as safetensors"
+            f"'{path}' does not hold tensors alone: it is damaged, or a pickle that may run code when it is opened, "
+            "and was not opened; ask its maker for the state dict as safetensors"
         ) from error
     except (SafetensorError, *_DAMAGED) as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]

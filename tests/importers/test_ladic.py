@@ -186,6 +186,7 @@ def other(name: str, *shape: int) -> Callable[[State], State]:
         (other("space_encoder.embeddings.word_embeddings.weight", 36, 12), "of different BERTs"),
         (other("diffuser.embeddings.position_embeddings.weight", 32, 24), "24 wide.*must be 32.*another BERT"),
         (other("visual_encoder.pos_embed", 1, 9, 24), "9 positions; a class token and a square"),
+        (other("visual_encoder.pos_embed", 1, 0, 24), "0 positions; a class token and a square"),
         (other(WORD, 5), "expected 2 dimensions"),
     ],
 )

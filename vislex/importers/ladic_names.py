@@ -94,6 +94,12 @@ class ReleasedSizes:
             if len(shape := tuple(state[name].shape)) != dims:
                 raise CheckpointError(f"{what}: {name} has shape {shape}, expected {dims} dimensions")
         shapes = {key: tuple(state[name].shape) for key, (name, _) in telling.items()}
+        cells = shapes["cells"][1] - 1
+        side = math.isqrt(max(cells, 0))
+        if cells < 1 or side**2 != cells:
+            raise CheckpointError(
+                f"{what}: visual_encoder has {cells + 1} positions; a class token and a square of patches are expected"
+            )
         sizes = cls(
             vocab_size=shapes["head"][0],
             latent_dim=shapes["head"][1],
@@ -105,7 +111,7 @@ class ReleasedSizes:
             vision_layers=count_layers(state, f"{VISION}blocks."),
             vision_intermediate=shapes["vision"][0],
             patch_size=shapes["patches"][2],
-            image_size=shapes["patches"][2] * math.isqrt(shapes["cells"][1] - 1),
+            image_size=shapes["patches"][2] * side,
             num_layers=count_layers(state, f"{DENOISER}encoder.layer."),
             intermediate_size=shapes["mlp"][0],
             positions=shapes["places"][0],
@@ -119,11 +125,6 @@ class ReleasedSizes:
             raise CheckpointError(
                 f"{what}: its diffuser is {shapes['places'][1]} wide, but with latents of width {sizes.latent_dim} it "
                 f"must be {2 * sizes.latent_dim}: it was trained on the latents of another BERT"
-            )
-        if math.isqrt(shapes["cells"][1] - 1) ** 2 != shapes["cells"][1] - 1:
-            raise CheckpointError(
-                f"{what}: visual_encoder has {shapes['cells'][1]} positions; a class token and a square of patches are "
-                "expected"
             )
         return sizes
 

@@ -227,7 +227,7 @@ class Captioner(PreTrainedModel, GenerationMixin):
             vision_mask: bool[B, N], where ``vision_tokens`` is a bare tensor.
             input_ids: int64[B, P] beginnings of the captions; a last [SEP], which processors add, is dropped.
             attention_mask: int64[B, P]; the beginnings of one call must be equally long, so it must be all ones.
-            indices: int64[B], number of each caption in the run, for decoders whose noise follows from it.
+            indices: int64[B], number of each caption in the run, from which what is drawn for it follows.
             spatial_shapes: int64[B, 2] of variable-length encoders.
             pixel_attention_mask: bool[B, N] of variable-length encoders.
             **kwargs: Fields of ``GenerationConfig`` and the decoder's own options.
@@ -244,10 +244,11 @@ class Captioner(PreTrainedModel, GenerationMixin):
                 input_ids = input_ids[:, :-1]
             if input_ids.shape[1] > 1:
                 kwargs["input_ids"] = input_ids
-        if indices is not None and self.decoder.draws_noise:
-            kwargs["indices"] = indices
         return self.decoder.generate(
-            vision_tokens=vision, generation_config=generation_config or self.generation_config, **kwargs
+            vision_tokens=vision,
+            generation_config=generation_config or self.generation_config,
+            indices=indices,
+            **kwargs,
         )
 
     def caption(self, images: Any, *, batch_size: int = 16, **options: Any) -> list[Caption]:
@@ -308,8 +309,7 @@ class Captioner(PreTrainedModel, GenerationMixin):
                 start = time.perf_counter()
                 vision = self.encode(**processor(batch).to(self.device))
                 indices = torch.arange(len(captions), len(captions) + len(batch))
-                place = {"indices": indices} if self.decoder.draws_noise else {}
-                filled = self.decoder.infill(vision, parsed, **{**place, **options})
+                filled = self.decoder.infill(vision, parsed, **{"indices": indices, **options})
                 words = [tuple(tokenizer.batch_decode(own.fillers)) for own in filled]
                 seconds = (time.perf_counter() - start) / len(batch)
                 captions += [

@@ -148,3 +148,10 @@ class VisionTokens:
     tokens: Tensor
     mask: Tensor | None = None
     pooled: Tensor | None = None
+
+    def repeat(self, copies: int) -> VisionTokens:
+        """Each image's tokens several times, its copies one after the other."""
+        if copies == 1:
+            return self
+        parts = (self.tokens, self.mask, self.pooled)
+        return VisionTokens(*(None if part is None else part.repeat_interleave(copies, 0) for part in parts))  # type: ignore[arg-type]

@@ -134,7 +134,7 @@ def test_a_batch_equals_its_singles(
     evaluations = [int(count) for count in decoder.evaluations]
     for row in range(3):
         kept = tokens()[row : row + 1, : 6 if mask is None else int(mask[row].sum())]
-        place = {"indices": torch.tensor([row])} if decoder.draws_noise else {}
+        place = {"indices": torch.tensor([row])}
         alone = infill(decoder, tokenizer, TEMPLATES[row : row + 1], vision=kept, **place, **options)[0]
         assert alone.fillers == together[row].fillers
         assert alone.log_likelihood == pytest.approx(together[row].log_likelihood, abs=1e-3)

@@ -232,9 +232,13 @@ def test_captions_leave_when_their_words_stay_the_same() -> None:
 def test_a_trace_tells_the_words_of_every_step() -> None:
     config = SamplingConfig(num_inference_steps=9, trace=True, guidance_scale=0.0, early_exit=3)
     result, denoise = run(config)
-    assert len(result.trace) == result.steps == len(denoise.answers)
-    assert torch.equal(result.trace[-1], result.ids)
-    assert torch.equal(result.trace[0], read(denoise.answers[0])[0])
+    assert [len(steps) for steps in result.trace] == result.evaluations.tolist()
+    assert max(map(len, result.trace)) == result.steps == len(denoise.answers)
+    assert torch.equal(torch.stack([steps[-1].ids for steps in result.trace]), result.ids)
+    assert torch.equal(torch.stack([steps[0].ids for steps in result.trace]), read(denoise.answers[0])[0])
+    times = [step.time for step in max(result.trace, key=len)]
+    assert times == sorted(times, reverse=True)
+    assert 0 <= times[-1] < times[0] < 1
     assert run(SamplingConfig())[0].trace is None
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from abc import abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self, get_args
@@ -16,10 +16,14 @@ from transformers import AutoConfig, GenerationConfig, PreTrainedConfig, PreTrai
 from transformers.configuration_utils import SubConfigSpec
 
 from vislex.decoders.base import CaptionDecoder, CaptionDecoderConfig, CaptionDecoderOutput, shared_fields
+from vislex.decoders.draws import WARPERS, Draws
 from vislex.decoders.infill import Filled, Template
 from vislex.decoders.language_model import load_language_model
 from vislex.decoders.left_to_right import InfillMode, fill_left_to_right, prompt_template
+from vislex.decoders.mbr import consensus
+from vislex.decoders.noise import caption_generators
 from vislex.decoders.projection import VisionProjection
+from vislex.decoders.trace import left_to_right_trace
 from vislex.errors import ConfigError, did_you_mean
 from vislex.specs import EncoderSpec, VisionTokens
 
@@ -168,8 +172,17 @@ class AutoregressiveDecoder(CaptionDecoder):
         """Next-token logits float[B, L, V] of whole captions; ``vision`` is already projected."""
 
     @abstractmethod
-    def _generate(self, vision: VisionTokens, input_ids: Tensor, settings: GenerationConfig) -> Tensor:
-        """Captions int64[B * num_return_sequences, L] with their beginning; ``vision`` is already projected."""
+    def _generate(
+        self, vision: VisionTokens, input_ids: Tensor, settings: GenerationConfig, draws: Draws | None
+    ) -> Tensor:
+        """Captions int64[B * K * num_return_sequences, L] with their beginning.
+
+        Args:
+            vision: Projected tokens of B images.
+            input_ids: int64[B * K, P].
+            settings: How to search.
+            draws: For B * K captions; the search is then greedy, and this draws.
+        """
 
     def forward(
         self,
@@ -197,6 +210,10 @@ class AutoregressiveDecoder(CaptionDecoder):
         generation_config: GenerationConfig | None = None,
         *,
         input_ids: Tensor | None = None,
+        indices: Tensor | None = None,
+        num_candidates: int = 1,
+        seed: int = 0,
+        trace: bool = False,
         **kwargs: Any,
     ) -> Tensor:
         """Writes captions: greedy by default, beam search with ``num_beams``, sampling with ``do_sample``.
@@ -207,29 +224,49 @@ class AutoregressiveDecoder(CaptionDecoder):
             generation_config: transformers' ``GenerationConfig``.
             input_ids: int64[B, P] beginning that every caption continues, with its first special token; that token
                 alone by default.
+            indices: int64[B], number of each caption in the run: what is drawn for it follows from it and ``seed``;
+                the position in the batch by default.
+            num_candidates: Captions drawn for each image, of which the one that agrees most with the others is taken
+                (minimum Bayes risk); it takes ``do_sample``.
+            seed: Of the draws.
+            trace: Whether ``self.trace`` is kept.
             **kwargs: Fields of ``GenerationConfig`` (``num_beams``, ``do_sample``, ``max_new_tokens``,
-                ``min_new_tokens``, ``top_p``, ...).
+                ``min_new_tokens``, ...). Draws are from the whole distribution unless ``temperature``, ``top_k``,
+                ``top_p`` or ``min_p`` change it.
 
         Returns:
             int64[B, L] with the beginning, padded with ``pad_token_id``. ``self.evaluations`` tells what it took.
 
         Raises:
-            ConfigError: If an option is unknown or asks for more tokens than the decoder has positions for.
+            ConfigError: If an option is unknown or asks for more tokens than the decoder has positions for, or if
+                candidates are asked for that are not drawn.
         """
         vision = self._vision(pixel_values, vision_tokens)
+        batch = len(vision.tokens)
         if input_ids is None:
             input_ids = torch.full(
-                (vision.tokens.shape[0], 1), self.config.bos_token_id, device=vision.tokens.device, dtype=torch.long
+                (batch, 1), self.config.bos_token_id, device=vision.tokens.device, dtype=torch.long
             )
-        settings = self._settings(generation_config, kwargs, input_ids.shape[1])
+        n_given = input_ids.shape[1]
+        settings = self._settings(generation_config, kwargs, n_given)
+        _check_draws(settings, kwargs, num_candidates)
+        draws = None
+        if settings.do_sample:
+            copies = max(num_candidates, settings.num_return_sequences or 1)
+            numbers = range(batch) if indices is None else indices.tolist()
+            draws = Draws(settings, caption_generators(seed, numbers, copies))
+            Draws.plain(settings)
+            input_ids = input_ids.repeat_interleave(copies, 0)
         with self._count_forwards() as forwards:
-            captions = self._generate(vision, input_ids, settings)
-        new = captions[:, input_ids.shape[1] :]
+            captions = self._generate(vision, input_ids, settings, draws)
+        new = captions[:, n_given:]
         is_end = new == self.config.eos_token_id
         ended = is_end.cumsum(1) > is_end.long()  # behind the first end
         # transformers' beam search fills with the end token where the padding token is 0.
         new.masked_fill_(ended, self.config.pad_token_id)
-        self.evaluations = self._evaluations(ended, settings, len(forwards))
+        self.evaluations = self._evaluations(ended, settings, len(forwards)).view(-1, num_candidates).sum(1)
+        captions = captions[consensus(captions, num_candidates, special_ids=self.special_ids)]
+        self.trace = left_to_right_trace(captions, n_given, int(self.config.pad_token_id or 0)) if trace else None
         return captions
 
     @torch.no_grad()
@@ -238,6 +275,7 @@ class AutoregressiveDecoder(CaptionDecoder):
         vision_tokens: VisionTokens | Tensor,
         templates: Sequence[Template],
         *,
+        indices: Tensor | None = None,
         mode: InfillMode | None = None,
         num_candidates: int | None = None,
         **options: Any,
@@ -247,6 +285,7 @@ class AutoregressiveDecoder(CaptionDecoder):
         Args:
             vision_tokens: Encoder output, or its tokens float[B, N, D].
             templates: B captions with blanks.
+            indices: int64[B], number of each caption in the run; nothing is drawn here, so nothing follows from it.
             mode: See ``vislex.decoders.left_to_right``. None is "fill_in_middle" after a training for it, else
                 "rescored".
             num_candidates: Sentences that "rescored" compares, 8 by default; the other modes keep one.
@@ -339,3 +378,22 @@ class AutoregressiveDecoder(CaptionDecoder):
         if (settings.num_beams or 1) > 1:
             return torch.full((ended.shape[0],), n_forwards * settings.num_beams)
         return (~ended).sum(1).cpu()
+
+
+def _check_draws(settings: GenerationConfig, given: Mapping[str, Any], num_candidates: int) -> None:
+    """Refuses candidates that would all be the same, and options of draws where nothing is drawn."""
+    if num_candidates < 1:
+        raise ConfigError(f"num_candidates={num_candidates} must be at least 1")
+    if settings.do_sample:
+        if (settings.num_beams or 1) > 1:
+            raise ConfigError(f"do_sample=True with num_beams={settings.num_beams}: beams are searched; leave one out")
+        if num_candidates > 1 and (settings.num_return_sequences or 1) > 1:
+            raise ConfigError("num_return_sequences gives all captions, num_candidates one of them; leave one out")
+        return
+    if num_candidates > 1:
+        raise ConfigError(
+            f"num_candidates={num_candidates} without do_sample=True: the candidates would all be the same caption; "
+            "add do_sample=True, and temperature= if they differ too much"
+        )
+    if ignored := [name for name in WARPERS if given.get(name) is not None]:
+        raise ConfigError(f"{ignored[0]}={given[ignored[0]]} changes draws, and nothing is drawn; add do_sample=True")

@@ -12,6 +12,7 @@ from transformers import PreTrainedConfig, PreTrainedModel
 from transformers.utils import ModelOutput
 
 from vislex.decoders.projection import VisionProjection
+from vislex.decoders.trace import TraceStep
 from vislex.errors import SpecError
 from vislex.specs import EncoderSpec, VisionTokens
 from vislex.text import special_tokens
@@ -62,8 +63,10 @@ class CaptionDecoder(PreTrainedModel):
     ``evaluations`` holds the network evaluations that the last ``generate`` spent on each caption, int64[B]: one
     forward of one caption counts one, so a guided step counts two and a beam of four counts four a token.
 
-    ``draws_noise`` says that captions are made from noise: ``generate`` then takes ``indices`` int64[B], the number of
-    each caption in the run, so that a seed gives the same captions at any batch size.
+    ``trace`` holds for each caption of the last ``generate(trace=True)`` what it was after every step
+    (``vislex.decoders.trace``), of the caption that was taken if there were several candidates; else None.
+
+    ``any_order`` says that words are not written from left to right: all are open at once and may change.
     """
 
     config_class = CaptionDecoderConfig
@@ -71,7 +74,8 @@ class CaptionDecoder(PreTrainedModel):
     main_input_name = "input_ids"
     base_model_prefix = ""
     evaluations: Tensor | None = None
-    draws_noise = False
+    trace: list[list[TraceStep]] | None = None
+    any_order = False
     projection: VisionProjection
 
     @property
@@ -102,14 +106,26 @@ class CaptionDecoder(PreTrainedModel):
         pixel_values: Tensor | None = None,
         vision_tokens: VisionTokens | Tensor | None = None,
         generation_config: Any = None,
+        *,
+        input_ids: Tensor | None = None,
+        indices: Tensor | None = None,
+        num_candidates: int = 1,
         **kwargs: Any,
     ) -> Tensor:
         """Generates one caption an image.
+
+        What is drawn for a caption follows from ``seed`` and its number in the run, so a seed gives the same captions
+        at any batch size.
 
         Args:
             pixel_values: Not accepted by a bare decoder (a ``Captioner`` encodes them); here for one signature.
             vision_tokens: Encoder output, or its tokens float[B, N, D].
             generation_config: transformers' ``GenerationConfig``; ``kwargs`` override its fields.
+            input_ids: int64[B, P] beginning of every caption, with its first special token.
+            indices: int64[B], number of each caption in the run; the position in the batch by default.
+            num_candidates: Captions drawn for each image, of which the one that agrees most with the others is taken
+                (``vislex.decoders.mbr``). The image is encoded once.
+            **kwargs: The decoder's own options; every decoder knows ``max_new_tokens``, ``seed`` and ``trace``.
 
         Returns:
             int64[B, L] token ids, padded with ``pad_token_id``.
@@ -117,16 +133,28 @@ class CaptionDecoder(PreTrainedModel):
         raise SpecError(f"{type(self).__name__} does not implement generate()")
 
     def infill(
-        self, vision_tokens: VisionTokens | Tensor, templates: Sequence[Template], **options: Any
+        self,
+        vision_tokens: VisionTokens | Tensor,
+        templates: Sequence[Template],
+        *,
+        indices: Tensor | None = None,
+        **options: Any,
     ) -> list[Filled]:
         """Fills the blanks of templates; ``evaluations`` then holds what each took.
 
         Args:
             vision_tokens: Encoder output, or its tokens float[B, N, D].
             templates: B captions with blanks (``vislex.decoders.infill.parse_template``).
+            indices: int64[B], number of each caption in the run, as in ``generate``.
             **options: The decoder's own.
         """
         raise SpecError(f"{type(self).__name__} does not fill blanks; the decoders of 'vislex list decoders' do")
+
+    @property
+    def special_ids(self) -> list[int]:
+        """Ids that are no words: first, last and padding token."""
+        config = self.config
+        return [i for i in (config.bos_token_id, config.eos_token_id, config.pad_token_id) if i is not None]
 
     def _project(self, vision_tokens: VisionTokens | Tensor) -> VisionTokens:
         vision = as_vision_tokens(vision_tokens)

@@ -9,7 +9,8 @@ from torch import Tensor
 from transformers import BertConfig, BertLMHeadModel, DynamicCache, EncoderDecoderCache, GenerationConfig
 
 from vislex.decoders.autoregressive import AutoregressiveConfig, AutoregressiveDecoder
-from vislex.decoders.greedy import greedy_search, is_plain_greedy
+from vislex.decoders.draws import Draws
+from vislex.decoders.token_loop import is_plain, write_tokens
 from vislex.specs import EncoderSpec, VisionTokens
 
 __all__ = ["CrossAttentionConfig", "CrossAttentionDecoder"]
@@ -81,15 +82,19 @@ class CrossAttentionDecoder(AutoregressiveDecoder):
             use_cache=False,
         ).logits
 
-    def _generate(self, vision: VisionTokens, input_ids: Tensor, settings: GenerationConfig) -> Tensor:
-        if is_plain_greedy(settings):
-            return greedy_search(self.text_decoder, vision, input_ids, settings)
+    def _generate(
+        self, vision: VisionTokens, input_ids: Tensor, settings: GenerationConfig, draws: Draws | None
+    ) -> Tensor:
+        if is_plain(settings):
+            return write_tokens(self.text_decoder, vision, input_ids, settings, draws)
+        vision = vision.repeat(len(input_ids) // len(vision.tokens))
         # A bare DynamicCache, transformers' default here, has no room for the keys and values of the vision tokens.
         cache = {"past_key_values": EncoderDecoderCache(DynamicCache(), DynamicCache())}
         return self.text_decoder.generate(
             input_ids,
             attention_mask=torch.ones_like(input_ids),
             generation_config=settings,
+            logits_processor=[] if draws is None else [draws],
             encoder_hidden_states=vision.tokens,
             encoder_attention_mask=vision.mask,
             **({} if settings.use_cache is False else cache),

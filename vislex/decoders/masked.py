@@ -14,6 +14,7 @@ from transformers import GenerationConfig, initialization
 
 from vislex.decoders.base import CaptionDecoder, CaptionDecoderConfig, CaptionDecoderOutput, shared_fields
 from vislex.decoders.infill import Filled, FilledCanvas, Template, infill_by_canvas
+from vislex.decoders.mbr import consensus
 from vislex.decoders.noise import caption_generators
 from vislex.decoders.projection import VisionProjection
 from vislex.decoders.unmasking import Canvas, Unmasked, UnmaskingConfig, gumbel, unmask
@@ -64,7 +65,7 @@ class MaskedDecoder(CaptionDecoder):
 
     config_class = MaskedConfig
     config: MaskedConfig
-    draws_noise = True
+    any_order = True
 
     def __init__(self, config: MaskedConfig) -> None:
         super().__init__(config)
@@ -194,7 +195,7 @@ class MaskedDecoder(CaptionDecoder):
             weights = (n_words.sum() / n_masked.sum().clamp(min=1)).expand_as(n_words)
         words = (losses * weights[:, None].expand_as(masked)[masked]).sum()
         lengths = is_word.sum(1).clamp(max=self.config.max_length - 2)
-        length = F.nll_loss(self.length_head(vision), lengths, reduction="sum")
+        length = self.length_head.loss(vision, lengths, reduction="sum")
         return CaptionDecoderOutput(loss=(words + length) / (n_words.sum() + len(lengths)), logits=logits)
 
     @torch.no_grad()
@@ -206,6 +207,7 @@ class MaskedDecoder(CaptionDecoder):
         *,
         input_ids: Tensor | None = None,
         indices: Tensor | None = None,
+        num_candidates: int = 1,
         **kwargs: Any,
     ) -> Tensor:
         """Writes captions in ``num_inference_steps`` forwards.
@@ -217,30 +219,43 @@ class MaskedDecoder(CaptionDecoder):
             input_ids: int64[B, P] beginning of every caption, with its first special token.
             indices: int64[B], number of each caption in the run: what is drawn for it follows from it and ``seed``;
                 the position in the batch by default.
+            num_candidates: Captions drawn for each image, of which the one that agrees most with the others is taken
+                (minimum Bayes risk); it takes a ``temperature``.
             **kwargs: Fields of ``UnmaskingConfig``.
 
         Returns:
             int64[B, L] with first and last special token, padded. ``self.evaluations`` tells what it took.
 
         Raises:
-            ConfigError: If an option is unknown or asks for more tokens than the decoder has positions for.
+            ConfigError: If an option is unknown or asks for more tokens than the decoder has positions for, or if
+                candidates are asked for that are not drawn.
         """
         vision = self._vision(pixel_values, vision_tokens)
         config = UnmaskingConfig.read(generation_config, kwargs)
+        if num_candidates < 1:
+            raise ConfigError(f"num_candidates={num_candidates} must be at least 1")
+        if num_candidates > 1 and config.temperature == 0:
+            raise ConfigError(
+                f"num_candidates={num_candidates} without a temperature: the candidates would all be the same caption; "
+                "add do_sample=True, and temperature= if they differ too much"
+            )
         batch, device = len(vision.tokens), vision.tokens.device
         if input_ids is None:
             input_ids = torch.full((batch, 1), self.config.bos_token_id, device=device, dtype=torch.long)
-        generators = caption_generators(config.seed, range(batch) if indices is None else indices.tolist())
-        lengths, log_p = self._lengths(vision, config, input_ids.shape[1], generators)  # [B, K]
-        candidates = lengths.shape[1]
-        rows = torch.arange(batch, device=device).repeat_interleave(candidates)
+        numbers = range(batch) if indices is None else indices.tolist()
+        generators = caption_generators(config.seed, numbers, num_candidates)  # [B * K]
+        lengths, log_p = self._lengths(vision, config, input_ids.shape[1], generators)  # [B * K, N]
+        tried = lengths.shape[1]
+        rows = torch.arange(batch, device=device).repeat_interleave(num_candidates * tried)
         canvas = self._caption_canvas(input_ids[rows], lengths.flatten())
-        written = self._unmask(vision, rows, canvas, config, [generators[row] for row in rows.tolist()])
+        draws = [generator for generator in generators for _ in range(tried)]
+        written = self._unmask(vision, rows, canvas, config, draws)
         score = (log_p.flatten() + written.log_likelihood) / (lengths.flatten() + 1) ** config.length_penalty
-        best = score.unflatten(0, (batch, candidates)).argmax(1)
-        chosen = torch.arange(batch, device=device) * candidates + best
-        steps = written.steps.unflatten(0, (batch, candidates)).sum(1)
+        best = score.unflatten(0, (-1, tried)).argmax(1) + torch.arange(len(lengths), device=device) * tried
+        chosen = best[consensus(written.ids[best], num_candidates, special_ids=self.special_ids)]
+        steps = written.steps.unflatten(0, (batch, -1)).sum(1)
         self.evaluations = (steps * (2 if config.guidance_scale else 1)).cpu()
+        self.trace = None if written.trace is None else [written.trace[row] for row in chosen.tolist()]
         longest = int(lengths.flatten()[chosen].max()) + 2
         return written.ids[chosen, :longest]
 
@@ -322,7 +337,10 @@ class MaskedDecoder(CaptionDecoder):
     def _lengths(
         self, vision: VisionTokens, config: UnmaskingConfig, n_given: int, generators: Sequence[torch.Generator]
     ) -> tuple[Tensor, Tensor]:
-        """Numbers of words to try int64[B, K] and their log-probabilities, the likeliest (or drawn) first."""
+        """Numbers of words to try int64[R, N] and their log-probabilities, the likeliest (or drawn) first.
+
+        The R captions are as many for each image as there are generators.
+        """
         most = self.config.max_length - 2
         longest = most if config.max_new_tokens is None else config.max_new_tokens + n_given - 2
         shortest = max(config.min_new_tokens + n_given - 2, n_given - 1)
@@ -332,6 +350,7 @@ class MaskedDecoder(CaptionDecoder):
                 f"of {n_given} do not fit: ask for at most {self.config.max_length - n_given}"
             )
         log_p = self.length_head(vision)
+        log_p = log_p.repeat_interleave(len(generators) // len(log_p), 0)
         order = log_p.clone()
         if config.temperature > 0:
             noise = torch.stack([gumbel(log_p.shape[1:], generator) for generator in generators])

@@ -10,6 +10,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig, GPT
 from transformers.configuration_utils import SubConfigSpec
 
 from vislex.decoders.autoregressive import AutoregressiveConfig, AutoregressiveDecoder
+from vislex.decoders.draws import Draws
 from vislex.specs import EncoderSpec, VisionTokens
 
 __all__ = ["PrefixConfig", "PrefixDecoder"]
@@ -79,8 +80,16 @@ class PrefixDecoder(AutoregressiveDecoder):
             logits_to_keep=input_ids.shape[1],
         ).logits
 
-    def _generate(self, vision: VisionTokens, input_ids: Tensor, settings: GenerationConfig) -> Tensor:
+    def _generate(
+        self, vision: VisionTokens, input_ids: Tensor, settings: GenerationConfig, draws: Draws | None
+    ) -> Tensor:
+        vision = vision.repeat(len(input_ids) // len(vision.tokens))
         embeddings, mask = self._inputs(vision, input_ids, torch.ones_like(input_ids))
-        new = self.text_decoder.generate(inputs_embeds=embeddings, attention_mask=mask, generation_config=settings)
+        new = self.text_decoder.generate(
+            inputs_embeds=embeddings,
+            attention_mask=mask,
+            generation_config=settings,
+            logits_processor=[] if draws is None else [draws],
+        )
         beginning = input_ids.repeat_interleave(new.shape[0] // input_ids.shape[0], dim=0)
         return torch.cat([beginning, new], dim=1)

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 from transformers import GenerationConfig
 
+from vislex.decoders.trace import TraceStep
 from vislex.errors import ConfigError, did_you_mean
 
 __all__ = ["Canvas", "Unmasked", "UnmaskingConfig", "gumbel", "unmask"]
@@ -45,6 +46,7 @@ class UnmaskingConfig:
         max_new_tokens: Most word pieces of a caption, [SEP] included; None is what the decoder has positions for.
         min_new_tokens: Fewest word pieces, [SEP] included.
         seed: Of the draws.
+        trace: Whether the words are kept after every step.
     """
 
     num_inference_steps: int = 8
@@ -57,6 +59,7 @@ class UnmaskingConfig:
     max_new_tokens: int | None = None
     min_new_tokens: int = 1
     seed: int = 0
+    trace: bool = False
 
     def __post_init__(self) -> None:
         if self.schedule not in get_args(Schedule):
@@ -133,11 +136,13 @@ class Unmasked:
         ids: int64[R, L].
         log_likelihood: float32[R], sum of the log-probabilities that the written tokens had when they were written.
         steps: int64[R] forwards that each caption took.
+        trace: For each caption its ids after each of its steps, if asked for.
     """
 
     ids: Tensor
     log_likelihood: Tensor
     steps: Tensor
+    trace: list[list[TraceStep]] | None = None
 
 
 def gumbel(shape: Sequence[int], generator: torch.Generator) -> Tensor:
@@ -155,7 +160,7 @@ def unmask(
         predict: int64[R, L] with masks -> float[R, L, V] logits of the token at each position.
         canvas: What is given and what may be written.
         mask_token_id: Stands at positions not yet written.
-        config: ``num_inference_steps``, ``schedule``, ``remasking`` and ``temperature`` are used.
+        config: ``num_inference_steps``, ``schedule``, ``remasking``, ``temperature`` and ``trace`` are used.
         generators: One a row, for the draws at ``temperature`` > 0.
     """
     is_open = canvas.is_open
@@ -164,10 +169,12 @@ def unmask(
     ids, masked, left = canvas.ids.clone(), is_open.clone(), n_open
     confidence = torch.zeros(ids.shape, device=ids.device)
     steps = torch.zeros_like(n_open)
+    trace: list[list[TraceStep]] | None = [[] for _ in ids] if config.trace else None
     for step in range(config.num_inference_steps):
         if not bool(masked.any()):
             break
-        steps += masked.any(1)
+        writing = masked.any(1)
+        steps += writing
         log_p = predict(ids).float().log_softmax(-1)
         choices = log_p.masked_fill(~allowed, -torch.inf)
         if config.temperature > 0:
@@ -181,7 +188,11 @@ def unmask(
         ranks = confidence.masked_fill(~may_be_masked, torch.inf).argsort(dim=1, stable=True).argsort(1)
         masked = may_be_masked & (ranks < left[:, None])
         ids = ids.masked_fill(masked, mask_token_id)
-    return Unmasked(ids, (confidence * is_open).sum(1), steps)
+        if trace is not None:
+            hidden = (masked.sum(1) / n_open.clamp(min=1)).tolist()
+            for row in writing.nonzero()[:, 0].tolist():
+                trace[row].append(TraceStep(ids[row], hidden[row]))
+    return Unmasked(ids, (confidence * is_open).sum(1), steps, trace)
 
 
 def _share_masked(progress: float, schedule: Schedule) -> float:

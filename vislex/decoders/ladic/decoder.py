@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
@@ -16,24 +15,16 @@ from transformers import GenerationConfig, initialization
 from vislex.decoders.base import CaptionDecoder, CaptionDecoderOutput, shared_fields
 from vislex.decoders.ladic.codec import LatentCodec, load_codec
 from vislex.decoders.ladic.config import LadicConfig
+from vislex.decoders.ladic.generation import generate
 from vislex.decoders.ladic.infill import infill
-from vislex.decoders.ladic.length import LengthHead, bucket
 from vislex.decoders.ladic.losses import cross_entropy, draw, latent_loss
-from vislex.decoders.ladic.mbr import consensus
 from vislex.decoders.ladic.mixture import hidden_share, mixture_mean, token_evidence
 from vislex.decoders.ladic.presets import preset as preset_fields
-from vislex.decoders.ladic.sampling import (
-    SampleResult,
-    SamplingConfig,
-    sample,
-    select_rows,
-)
-from vislex.decoders.ladic.words import given_words, whole_captions
-from vislex.decoders.noise import caption_generators
 from vislex.decoders.projection import VisionProjection
 from vislex.diffusion.noise import NoiseSchedule
 from vislex.errors import ConfigError, did_you_mean
 from vislex.modules.denoiser import Denoiser, VisionState, start_as_sines
+from vislex.modules.length_head import LengthHead, round_up
 from vislex.modules.neighbours import NeighbourMixing
 from vislex.specs import EncoderSpec, VisionTokens
 
@@ -45,9 +36,6 @@ if TYPE_CHECKING:
 __all__ = ["LadicDecoder"]
 
 INITIAL_SIZE = 0.1  # standard deviation
-_SAMPLING = frozenset(field.name for field in fields(SamplingConfig))
-# What a GenerationConfig may hold without asking for something that this decoder does not do.
-_GENERATION = frozenset({"bos_token_id", "eos_token_id", "pad_token_id", "max_new_tokens", "transformers_version"})
 
 
 class LadicDecoder(CaptionDecoder):
@@ -59,12 +47,11 @@ class LadicDecoder(CaptionDecoder):
         codec: Latents to words; saved with the decoder. Its frozen text encoder is fetched when training asks for it.
         schedule: Noise of training.
         sampling_schedule: Noise of sampling.
-        trace: For each caption of the last ``generate(trace=True)`` its ids int64[L] after every step.
     """
 
     config_class = LadicConfig
     config: LadicConfig
-    draws_noise = True
+    any_order = True
     _supports_sdpa = True
 
     def __init__(self, config: LadicConfig) -> None:
@@ -96,7 +83,8 @@ class LadicDecoder(CaptionDecoder):
         if config.self_conditioning == "project":
             self.previous = nn.Linear(width, config.hidden_size, bias=False)
         if config.length == "predicted":
-            self.length_head = LengthHead(config.hidden_size, config.length_bucket, config.max_length)
+            # Of the tokens behind the first one.
+            self.length_head = LengthHead(config.hidden_size, config.max_length, bucket=config.length_bucket)
         self.schedule = NoiseSchedule.create(
             num_train_timesteps=config.num_train_timesteps,
             schedule=config.noise_schedule,  # type: ignore[arg-type]
@@ -107,7 +95,6 @@ class LadicDecoder(CaptionDecoder):
         )
         factor = config.sampling_noise_factor
         self.sampling_schedule = self.schedule if factor is None else self.schedule.with_noise_factor(factor)
-        self.trace: list[list[Tensor]] | None = None
         self.post_init()
 
     def _init_weights(self, module: nn.Module) -> None:
@@ -312,7 +299,7 @@ class LadicDecoder(CaptionDecoder):
         if words is not None:
             loss = loss + config.token_weight * cross_entropy(words, targets, counts)
         if config.length == "predicted":
-            loss = loss + config.length_weight * self.length_head.loss(vision, mask.sum(1))
+            loss = loss + config.length_weight * self.length_head.loss(vision, mask.sum(1) - 1)
         return CaptionDecoderOutput(loss=loss, logits=logits)
 
     def _pad(self, input_ids: Tensor, mask: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
@@ -321,7 +308,7 @@ class LadicDecoder(CaptionDecoder):
         input_ids = input_ids.masked_fill(mask == 0, config.pad_token_id)
         own = torch.full((len(mask),), config.max_length, device=mask.device)
         if config.length == "predicted":
-            own = bucket(mask.sum(1), config.length_bucket, config.max_length)
+            own = round_up(mask.sum(1), config.length_bucket, config.max_length)
         length = int(own.max())
         more = length - input_ids.shape[1]
         input_ids = F.pad(input_ids, (0, more), value=config.pad_token_id)
@@ -371,33 +358,17 @@ class LadicDecoder(CaptionDecoder):
         Raises:
             ConfigError: If an option is unknown or does not fit.
         """
-        vision = self._vision(pixel_values, vision_tokens)
-        if num_candidates < 1:
-            raise ConfigError(f"num_candidates={num_candidates} must be at least 1")
-        sampling = self._sampling({key: options.pop(key) for key in _SAMPLING & set(options)})
-        limit = _limit(generation_config, options)
-        batch = len(vision.tokens)
-        indices = torch.arange(batch) if indices is None else indices
-        lengths = self._lengths(vision, 1 if input_ids is None else input_ids.shape[1], length, limit)
-        state = self.denoiser.vision_state(vision)
-        captions = torch.full((batch, int(lengths.max())), self.config.pad_token_id, device=self.device)
-        self.evaluations = torch.zeros(batch, dtype=torch.long)
-        self.trace = [[] for _ in range(batch)] if sampling.trace else None
-        for each in lengths.unique().tolist():
-            rows = (lengths == each).nonzero()[:, 0]
-            copies = rows.repeat_interleave(num_candidates)
-            known = given_words(self.codec, input_ids, known_mask, copies, each)
-            generators = caption_generators(sampling.seed, indices[rows.cpu()].tolist(), num_candidates)
-            result = self._sample(state.select(copies), each, sampling, generators, known)
-            finished = whole_captions(self.codec, result.ids, known)
-            chosen = self._consensus(finished, num_candidates)
-            captions[rows, :each] = finished[chosen]
-            self.evaluations[rows.cpu()] = result.evaluations.view(-1, num_candidates).sum(1)
-            for step in result.trace or []:
-                for row, ids in zip(rows.tolist(), whole_captions(self.codec, step, known)[chosen], strict=True):
-                    self.trace[row].append(ids)  # type: ignore[index]
-        longest = (captions != self.config.pad_token_id).sum(1).max()
-        return captions[:, : int(longest)]
+        return generate(
+            self,
+            self._vision(pixel_values, vision_tokens),
+            generation_config,
+            options,
+            input_ids=input_ids,
+            known_mask=known_mask,
+            length=length,
+            indices=indices,
+            num_candidates=num_candidates,
+        )
 
     @torch.no_grad()
     def infill(
@@ -405,80 +376,3 @@ class LadicDecoder(CaptionDecoder):
     ) -> list[Filled]:
         """Fills blanks around the given words; see ``vislex.decoders.ladic.infill``."""
         return infill(self, vision_tokens, templates, **options)
-
-    def _sampling(self, options: dict[str, Any]) -> SamplingConfig:
-        settings = {**(self.config.sampling or {}), **options}
-        if self.config.self_conditioning == "none":
-            settings["self_conditioning"] = False
-        if "guidance_interval" in settings:
-            settings["guidance_interval"] = tuple(settings["guidance_interval"])
-        return SamplingConfig(**settings)
-
-    def _lengths(self, vision: VisionTokens, n_given: int, length: int | None, limit: int | None) -> Tensor:
-        """Positions of each caption, int64[B]."""
-        config, batch = self.config, len(vision.tokens)
-        longest = config.max_length if limit is None else min(config.max_length, n_given + limit)
-        if max(n_given, length or 0) > config.max_length or (length is not None and length < n_given):
-            raise ConfigError(
-                f"{n_given} given tokens and length {length} do not fit this decoder: length must be at least the "
-                f"given tokens, and both at most {config.max_length}"
-            )
-        if length is not None:
-            return torch.full((batch,), min(length, longest), device=vision.tokens.device)
-        if config.length == "fixed":
-            return torch.full((batch,), longest, device=vision.tokens.device)
-        least = bucket(torch.tensor(n_given), config.length_bucket, config.max_length)
-        return self.length_head.predict(vision).clamp(min=int(least)).clamp(max=longest)
-
-    def _sample(
-        self,
-        state: VisionState,
-        length: int,
-        sampling: SamplingConfig,
-        generators: list[torch.Generator],
-        known: tuple[Tensor, Tensor] | None,
-    ) -> SampleResult:
-        states = select_rows(self.denoiser.guided_state(state) if sampling.guidance_scale else state)
-
-        def denoise(x: Tensor, timesteps: Tensor, previous: Tensor | None, rows: Tensor) -> Tensor:
-            return self.denoise(x, timesteps, previous, states(rows), self.sampling_schedule)
-
-        return sample(
-            denoise,
-            self.read,
-            self.sampling_schedule,
-            sampling,
-            shape=(len(state), length, self.codec.latent_dim),
-            generator=generators,
-            known=None if known is None else self.codec.token_latents[known[0]].float(),
-            known_mask=None if known is None else known[1],
-            device=self.device,
-        )
-
-    def _consensus(self, captions: Tensor, num_candidates: int) -> Tensor:
-        """Rows int64[B] of the candidates int64[B * K, L] that are taken."""
-        config = self.config
-        special = [config.bos_token_id, config.eos_token_id, config.pad_token_id]
-        return consensus(captions, num_candidates, special_ids=[i for i in special if i is not None])
-
-
-def _limit(generation_config: GenerationConfig | None, changes: dict[str, Any]) -> int | None:
-    """``max_new_tokens`` of generation settings that ask for nothing else.
-
-    Raises:
-        ConfigError: If they do, or an option is unknown.
-    """
-    settings = GenerationConfig() if generation_config is None else copy.deepcopy(generation_config)
-    if unknown := settings.update(**changes):
-        name = next(iter(unknown))
-        raise ConfigError(f"unknown generation option '{name}'{did_you_mean(name, [*_SAMPLING, *vars(settings)])}")
-    asked = {key for key, value in settings.to_diff_dict().items() if value not in (None, False)} - _GENERATION
-    if (settings.num_beams or 1) == 1:
-        asked.discard("num_beams")
-    if asked:
-        raise ConfigError(
-            f"a diffusion decoder does not know {', '.join(sorted(asked))}; its options are max_new_tokens, "
-            f"num_candidates, {', '.join(sorted(_SAMPLING))}"
-        )
-    limit: int | None = settings.max_new_tokens
-    return limit

@@ -11,10 +11,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from vislex.decoders.infill import Filled, FilledCanvas, Template, infill_by_canvas
-from vislex.decoders.ladic.length import bucket
+from vislex.decoders.ladic.generation import sample_latents, sampling_config
 from vislex.decoders.ladic.words import given_words
 from vislex.decoders.noise import caption_generators
 from vislex.decoders.unmasking import Canvas
+from vislex.modules.length_head import round_up
 from vislex.specs import VisionTokens
 
 if TYPE_CHECKING:
@@ -44,14 +45,14 @@ def infill(
         **options: Fields of ``SamplingConfig``.
     """
     config = decoder.config
-    sampling = decoder._sampling(options)
+    sampling = sampling_config(decoder, options)
     state = decoder.denoiser.vision_state(decoder._project(vision_tokens))
     numbers = torch.arange(len(templates)) if indices is None else indices
 
     def fill(rows: Tensor, canvas: Canvas) -> FilledCanvas:
         lengths = torch.full_like(rows, config.max_length)
         if config.length == "predicted":
-            lengths = bucket(canvas.token_mask.sum(1), config.length_bucket, config.max_length)
+            lengths = round_up(canvas.token_mask.sum(1), config.length_bucket, config.max_length)
         allowed = F.pad(canvas.allowed, (0, config.vocab_size - canvas.allowed.shape[1]))
         given = canvas.token_mask & ~canvas.is_open
         ids, score = canvas.ids.clone(), torch.zeros(len(rows), device=rows.device)
@@ -60,7 +61,7 @@ def infill(
             own = (lengths == length).nonzero()[:, 0]
             known = given_words(decoder.codec, canvas.ids, given, own, length)
             generators = caption_generators(sampling.seed, numbers[rows[own].cpu()].tolist())
-            result = decoder._sample(state.select(rows[own]), length, sampling, generators, known)
+            result = sample_latents(decoder, state.select(rows[own]), length, sampling, generators, known)
             width = min(length, ids.shape[1])
             log_p = decoder.codec.decode(result.x0).float().log_softmax(-1)[:, :width]
             kinds = canvas.kinds[own, :width]

@@ -13,6 +13,7 @@ from typing import Protocol, Self, TypeVar
 import torch
 from torch import Tensor
 
+from vislex.decoders.trace import TraceStep
 from vislex.diffusion.noise import NoiseSchedule
 from vislex.diffusion.samplers import SAMPLERS, create_sampler
 from vislex.errors import ConfigError, SpecError, did_you_mean
@@ -58,7 +59,7 @@ class SamplingConfig:
         temperature: Scale of all noise that is drawn. 1 samples captions, less prefers the likely ones, as greedy
             search does where words are written one by one; 0 leaves no chance.
         seed: Of the noise.
-        trace: Whether the words are noted at every step.
+        trace: Whether the words are kept after every step.
     """
 
     sampler: str = "dpmsolver++"
@@ -122,7 +123,7 @@ class SampleResult:
         confidence: float[B, L] in each of them.
         evaluations: int64[B]; a guided step counts two.
         steps: Steps of the loop.
-        trace: The words int64[B, L] after each step, if asked for.
+        trace: For each caption its words int64[L] after each of its steps, if asked for.
     """
 
     x0: Tensor
@@ -130,7 +131,7 @@ class SampleResult:
     confidence: Tensor
     evaluations: Tensor
     steps: int
-    trace: list[Tensor] | None = None
+    trace: list[list[TraceStep]] | None = None
 
 
 class _State(Protocol):
@@ -276,7 +277,7 @@ class _Loop:
         self.result = torch.zeros_like(self.x)
         self.evaluations = torch.zeros(shape[0], dtype=torch.long)
         self.steps = 0
-        self.trace: list[Tensor] | None = [] if config.trace else None
+        self.trace: list[list[TraceStep]] | None = [[] for _ in generators] if config.trace else None
 
     def _noise(self) -> Tensor:
         from diffusers.utils.torch_utils import randn_tensor
@@ -302,7 +303,7 @@ class _Loop:
             x0 = self._predict(now, time)
             self.result[self.rows] = x0
             if self.trace is not None or (is_last and self.config.early_exit):
-                self._watch(x0)
+                self._watch(x0, following / self.schedule.num_train_timesteps)
             if following:
                 noise = self._noise() if self.sampler.stochastic else None
                 then = torch.full_like(now, following).masked_fill(self.held, 0)
@@ -321,7 +322,7 @@ class _Loop:
         self.steps += 1
         return x0
 
-    def _watch(self, x0: Tensor) -> None:
+    def _watch(self, x0: Tensor, time: float) -> None:
         words, _ = self.read(x0.to(self.dtype))
         if self.words is None:
             self.words = torch.full_like(self.result[..., 0], -1, dtype=torch.long)
@@ -329,7 +330,8 @@ class _Loop:
         self.unchanged = torch.where(same, self.unchanged + 1, 0)
         self.words[self.rows] = words
         if self.trace is not None:
-            self.trace.append(self.words.clone())
+            for row, ids in zip(self.rows.tolist(), words, strict=True):
+                self.trace[row].append(TraceStep(ids, time))
 
     def _let_go(self, stays: Tensor) -> None:
         """Takes finished captions out of the batch."""

@@ -1,7 +1,7 @@
-"""Greedy search through transformers' BERT decoder, without what ``generate`` does again at every step.
+"""Greedy search and draws through transformers' BERT decoder, without what ``generate`` does again at every step.
 
-``generate`` builds masks, grows caches by concatenation and runs lists of logits processors for each token. Greedy
-search needs none of it: the vision tokens' keys and values are computed once, the words' go into a buffer of the final
+``generate`` builds masks, grows caches by concatenation and runs lists of logits processors for each token. None of it
+is needed here: the vision tokens' keys and values are computed once an image, the words' go into a buffer of the final
 size, and every caption of a batch is as long as the others until it ends. The layers' own modules do the work, so that
 there is one definition of the network.
 """
@@ -15,12 +15,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import BertLMHeadModel, GenerationConfig
 
+from vislex.decoders.draws import Draws
 from vislex.specs import VisionTokens
 
-__all__ = ["GREEDY_SETTINGS", "greedy_search", "is_plain_greedy"]
+__all__ = ["is_plain", "write_tokens"]
 
-# What a GenerationConfig may set for greedy search to be all there is to it.
-GREEDY_SETTINGS = frozenset(
+# What a GenerationConfig may set for this loop to be all there is to it.
+PLAIN_SETTINGS = frozenset(
     {
         "bos_token_id",
         "eos_token_id",
@@ -35,13 +36,13 @@ GREEDY_SETTINGS = frozenset(
 )
 
 
-def is_plain_greedy(settings: GenerationConfig) -> bool:
-    """Whether the settings ask for the most likely next token with a cache, and for nothing else."""
+def is_plain(settings: GenerationConfig) -> bool:
+    """Whether the settings ask for one next token after another with a cache, and for nothing else."""
     return (
         (settings.num_beams or 1) == 1
         and not settings.do_sample
         and settings.use_cache is not False
-        and {key for key, value in settings.to_diff_dict().items() if value is not None} <= GREEDY_SETTINGS
+        and {key for key, value in settings.to_diff_dict().items() if value is not None} <= PLAIN_SETTINGS
     )
 
 
@@ -55,32 +56,40 @@ class _LayerState:
     vision_values: Tensor
 
 
-def greedy_search(
-    model: BertLMHeadModel, vision: VisionTokens, input_ids: Tensor, settings: GenerationConfig
+def write_tokens(
+    model: BertLMHeadModel,
+    vision: VisionTokens,
+    input_ids: Tensor,
+    settings: GenerationConfig,
+    draws: Draws | None = None,
 ) -> Tensor:
-    """Writes the most likely next token until every caption has ended.
+    """Writes the most likely next token, or the one that is drawn, until every caption has ended.
 
     Args:
         model: Decoder with cross-attention.
         vision: Projected tokens float[B, N, D] and their mask.
-        input_ids: int64[B, P] beginnings.
+        input_ids: int64[B * K, P] beginnings, the K of an image one after the other.
         settings: ``max_new_tokens``, ``min_new_tokens`` and the special tokens.
+        draws: For B * K captions.
 
     Returns:
-        int64[B, L] with the beginnings, padded.
+        int64[B * K, L] with the beginnings, padded.
     """
     batch, n_prompt = input_ids.shape
+    copies = batch // len(vision.tokens)
     captions = input_ids.new_full((batch, n_prompt + settings.max_new_tokens), settings.pad_token_id)
     captions[:, :n_prompt] = input_ids
-    states = [_layer_state(layer, vision.tokens, captions.shape[1]) for layer in model.bert.encoder.layer]
-    mask = None if vision.mask is None else vision.mask[:, None, None]  # [B, 1, 1, N]
+    layers = model.bert.encoder.layer
+    states = [_layer_state(layer, vision.tokens, captions.shape[1], copies) for layer in layers]
+    mask = None if vision.mask is None else vision.mask[:, None, None].repeat_interleave(copies, 0)  # [B * K, 1, 1, N]
     ended = torch.zeros(batch, dtype=torch.bool, device=captions.device)
     begin, end = 0, n_prompt
     while end < captions.shape[1]:
         logits = _step(model, captions[:, begin:end], begin, states, mask)
         if end - n_prompt < (settings.min_new_tokens or 0):
             logits[:, settings.eos_token_id] = -torch.inf
-        captions[:, end] = logits.argmax(-1).masked_fill(ended, settings.pad_token_id)
+        chosen = logits.argmax(-1) if draws is None else draws.choose(logits.float())
+        captions[:, end] = chosen.masked_fill(ended, settings.pad_token_id)
         ended |= captions[:, end] == settings.eos_token_id
         begin, end = end, end + 1
         if ended.all():
@@ -115,14 +124,14 @@ def _attend_words(attention: nn.Module, hidden: Tensor, begin: int, state: _Laye
     return _join(F.scaled_dot_product_attention(queries, keys, values, is_causal=hidden.shape[1] > 1))
 
 
-def _layer_state(layer: nn.Module, vision: Tensor, length: int) -> _LayerState:
+def _layer_state(layer: nn.Module, vision: Tensor, length: int, copies: int) -> _LayerState:
     words, crossing = layer.attention.self, layer.crossattention.self
-    shape = (vision.shape[0], words.num_attention_heads, length, words.attention_head_size)
+    shape = (copies * len(vision), words.num_attention_heads, length, words.attention_head_size)
     return _LayerState(
         word_keys=vision.new_empty(shape),
         word_values=vision.new_empty(shape),
-        vision_keys=_heads(crossing, crossing.key, vision).contiguous(),
-        vision_values=_heads(crossing, crossing.value, vision).contiguous(),
+        vision_keys=_heads(crossing, crossing.key, vision).repeat_interleave(copies, 0).contiguous(),
+        vision_values=_heads(crossing, crossing.value, vision).repeat_interleave(copies, 0).contiguous(),
     )
 
 

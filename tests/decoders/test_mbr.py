@@ -3,8 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from vislex.decoders.ladic.mbr import _ngrams as ngrams
-from vislex.decoders.ladic.mbr import consensus, ngram_cosine, ngram_f1
+from vislex.decoders.mbr import agreement, consensus
 from vislex.errors import ConfigError
 from vislex.metrics import score_captions_per_image
 
@@ -35,14 +34,21 @@ def test_special_tokens_are_no_agreement() -> None:
     assert consensus(ids, 4, special_ids=[PAD]).tolist() == [2]
 
 
+def pair(first: list[int], second: list[int], utility: str) -> torch.Tensor:
+    """Agreement float64[2, 2] of two captions."""
+    length = max(len(first), len(second))
+    ids = torch.tensor([[row + [PAD] * (length - len(row)) for row in (first, second)]])
+    return agreement(ids, special_ids=[PAD], utility=utility)[0]  # type: ignore[arg-type]
+
+
 def test_the_overlap_counts_ngrams_as_bleu_does() -> None:
     first, second = [1, 2, 3, 1, 2, 9], [1, 2, 3, 4, 2]
     texts = [" ".join(f"w{token}" for token in tokens) for tokens in (first, second)]
     counts = score_captions_per_image({0: texts[0]}, {0: [texts[1]]}, tokenized=True)["BLEU-statistics"][0]
     totals = [len(first) + len(second) - 2 * n for n in range(4)]
     expected = sum(2 * counts[n] / totals[n] for n in range(4)) / 4
-    assert ngram_f1(ngrams(first), ngrams(second)) == pytest.approx(expected)
-    assert ngram_f1(ngrams(second), ngrams(first)) == pytest.approx(expected)
+    assert pair(first, second, "f1")[0, 1] == pytest.approx(expected)
+    assert pair(first, second, "f1")[1, 0] == pytest.approx(expected)
 
 
 def test_the_cosine_is_cider_d_where_every_ngram_is_equally_rare() -> None:
@@ -50,14 +56,29 @@ def test_the_cosine_is_cider_d_where_every_ngram_is_equally_rare() -> None:
     first, second = [1, 2, 3, 1, 2, 9], [1, 2, 3, 4, 2, 5]
     text = [" ".join(f"w{token}" for token in tokens) for tokens in (first, second)]
     scores = score_captions_per_image({0: text[0], 1: "x"}, {0: [text[1]], 1: ["y z"]}, tokenized=True)["CIDEr-D"]
-    assert 10 * ngram_cosine(ngrams(first), ngrams(second)) == pytest.approx(scores[0], rel=1e-5)
+    assert 10 * pair(first, second, "cosine")[0, 1] == pytest.approx(scores[0], rel=1e-5)
 
 
 def test_another_length_agrees_less() -> None:
     long = [1, 2, 3, 4, 5, 6]
-    assert ngram_cosine(ngrams(long), ngrams(long)) == pytest.approx(1.0)
-    assert ngram_f1(ngrams(long), ngrams(long)) == 1
-    assert ngram_cosine(ngrams(long[:5]), ngrams(long)) < 1
+    for utility in ("cosine", "f1"):
+        found = pair(long, long[:5], utility)
+        assert found.diagonal().tolist() == pytest.approx([1, 1])
+        assert 0 < found[0, 1] < 1
+    assert pair(long, [9, 8], "f1")[0, 1] == 0
+
+
+def test_a_caption_agrees_as_much_whatever_batch_it_stands_in() -> None:
+    words = torch.randint(5, 12, (6, 4, 9), generator=torch.Generator().manual_seed(0))
+    ends = torch.randint(0, 9, (6, 4, 1), generator=torch.Generator().manual_seed(1))
+    words = words.masked_fill(torch.arange(9) >= ends, PAD)  # some captions have fewer words than an n-gram, or none
+    for utility in ("cosine", "f1"):
+        together = agreement(words, special_ids=[PAD], utility=utility)  # type: ignore[arg-type]
+        for image, own in zip(words, together, strict=True):
+            for i in range(4):
+                for j in range(4):
+                    rows = [[t for t in image[k].tolist() if t != PAD] for k in (i, j)]
+                    torch.testing.assert_close(own[i, j], pair(*rows, utility)[0, 1])
 
 
 def test_wrong_calls_are_explained() -> None:

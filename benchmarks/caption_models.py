@@ -46,9 +46,11 @@ class CaptionModel(Protocol):
         info: Its row, origin, parameters and hash.
         device: Where it runs.
         dtype: Of its weights.
+        any_order: Whether its decoder writes in any order, and ``caption(trace=True)`` tells how.
     """
 
     info: ModelInfo
+    any_order: bool
 
     @property
     def device(self) -> torch.device: ...
@@ -67,6 +69,7 @@ class VislexCaptioner:
     def __init__(self, captioner: Captioner, info: ModelInfo) -> None:
         self.captioner = captioner.eval()
         self.info = info
+        self.any_order = captioner.decoder.any_order
 
     @property
     def device(self) -> torch.device:
@@ -83,6 +86,8 @@ class VislexCaptioner:
 
 class StockCaptioner:
     """A captioner of transformers (BLIP, BLIP-2, GIT, ...) behind ``AutoModelForImageTextToText`` and its processor."""
+
+    any_order = False
 
     def __init__(self, model: Any, processor: Any, info: ModelInfo) -> None:
         self.model = model.eval()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Container, Sequence
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -19,7 +20,7 @@ from vislex.benchmarks.caption_data import (
     training_captions,
 )
 from vislex.benchmarks.caption_models import CaptionModel
-from vislex.benchmarks.results import ModelInfo, Run, Timing, content_key
+from vislex.benchmarks.results import ModelInfo, Run, Step, Timing, content_key
 
 __all__ = ["FLOORS", "Generation", "bound_runs", "evaluate", "run_key", "score"]
 
@@ -82,6 +83,7 @@ def evaluate(
     generation: Generation | None = None,
     batch_size: int = 64,
     n_latency: int = 16,
+    n_traces: int = 3,
     key: str | None = None,
     config: dict[str, Any] | None = None,
     on_progress: Callable[[int], None] | None = None,
@@ -94,6 +96,8 @@ def evaluate(
         generation: Generation settings.
         batch_size: Images a batch for the captions and the throughput.
         n_latency: Captions timed one by one at batch 1, after two that warm up.
+        n_traces: Images, the first of those that are kept for reports, for which the words after every step are kept
+            if the decoder writes in any order.
         key: Key of the run; made of the weights' hash if None.
         config: Config to keep with the result.
         on_progress: Called with the number of images captioned since the last call.
@@ -140,6 +144,7 @@ def evaluate(
         scores=scores,
         per_image=per_image,
         captions=captions,
+        traces=_traces(model, data, n_traces, settings),
         timing=timing,
     )
 
@@ -242,6 +247,18 @@ def _latencies(model: CaptionModel, data: CaptionData, n: int, settings: dict[st
         model.caption([image], batch_size=1, **settings)
         taken.append(1000 * (time.perf_counter() - started))
     return taken
+
+
+def _traces(model: CaptionModel, data: CaptionData, n: int, settings: dict[str, Any]) -> dict[str, list[Step]]:
+    """Steps of the first captions by id; none of a decoder that writes from left to right."""
+    count = min(n, len(data.record.images))
+    if not (model.any_order and count):
+        return {}
+    made = model.caption(data.images(count), batch_size=count, trace=True, **settings)
+    return {
+        identity: [Step(**{**asdict(step), "time": round(step.time, 4)}) for step in caption.trace]
+        for identity, caption in zip(data.record.ids, made, strict=False)
+    }
 
 
 def _rounded(value: Any) -> float | None:

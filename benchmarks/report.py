@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from vislex.benchmarks import report_plots as plots
+from vislex.benchmarks.report_traces import trace_section
 from vislex.benchmarks.results import DataRecord, Results, Run
 from vislex.benchmarks.summary import UNTRAINED, Pair, Row, all_pairs, summarise
 from vislex.errors import DataError
@@ -75,7 +76,7 @@ def captioning_table(rows: Sequence[Row]) -> str:
     best = {name: None if name in UNJUDGED else _best(models, name) for name in names}
     top = max((row.scores.get("CIDEr-D", 0.0) for row in rows), default=0.0) or 1.0
     hue = plots.colours(rows)
-    head = ["model", *names, "ms", "captions / s", "evaluations", "trained", "frozen"]
+    head = ["model", *names, "ms", "captions /\u00a0s", "evaluations", "trained", "frozen"]
     lines = []
     for row in rows:
         cells = [f"<td>{_label(row, hue[row.name])}</td>"]
@@ -131,6 +132,8 @@ def _captioning(results: Results, record: DataRecord, n_images: int) -> str:
         ("Learning curves", plots.learning_curves(rows)),
     ]
     cards = "".join(f'<div class="card"><h3>{name}</h3>{svg}</div>' for name, svg in drawn if svg)
+    hue = plots.colours(rows)
+    steps = trace_section(rows, record, lambda row: _dot(row, hue[row.name]) + escape(row.name))
     notes = (
         f"n = {len(record.ids):,} images; the idf of CIDEr-D is taken over the same {len(record.ids):,}. ± is the "
         "standard deviation over training seeds. Hollow marks and dashed lines are encoders with random weights, "
@@ -141,8 +144,9 @@ def _captioning(results: Results, record: DataRecord, n_images: int) -> str:
     )
     return (
         f'<h2 id="{record.key}">Captioning on {escape(record.name)}, {escape(record.split)}</h2>\n'
-        f'<div class="card scroll">{captioning_table(rows)}<p class="note">{notes}</p></div>\n'
-        f'{"".join(map(_paired, pairs))}\n<div class="plots">{cards}</div>\n{_grid(rows, record, n_images)}'
+        f'<div class="card scroll summary">{captioning_table(rows)}<p class="note">{notes}</p></div>\n'
+        f'{"".join(map(_paired, pairs))}\n<div class="plots">{cards}</div>\n{steps}\n'
+        f"{_grid(rows, record, n_images)}"
     )
 
 
@@ -274,7 +278,7 @@ def _run_title(run: Run) -> str:
 
 
 def _run_facts(run: Run) -> dict[str, Any]:
-    facts = run.model_dump(exclude={"per_image": True, "captions": True, "table": True, "model": {"curve"}})
+    facts = run.model_dump(exclude={"per_image": True, "captions": True, "traces": True, "table": True, "model": {"curve"}})
     return {name: value for name, value in facts.items() if value not in (None, [], {})}
 
 

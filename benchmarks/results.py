@@ -27,6 +27,7 @@ __all__ = [
     "Results",
     "ResultsFile",
     "Run",
+    "Step",
     "Timing",
     "content_key",
     "locked",
@@ -120,6 +121,22 @@ class DataRecord(_Record):
         return content_key({"name": self.name, "split": self.split, "provenance": self.provenance, "ids": self.ids})
 
 
+class Step(_Record):
+    """A caption after one step of its decoder, as ``vislex.decoders.trace.CaptionStep``.
+
+    Attributes:
+        time: What is left to do, in [0, 1].
+        words: Words in their order, "___" where nothing is written.
+        pieces: Word pieces of each.
+        changed: Whether each differs from what stood there before.
+    """
+
+    time: float
+    words: list[str]
+    pieces: list[int]
+    changed: list[bool]
+
+
 class Run(_Record):
     """One evaluation of one model.
 
@@ -135,6 +152,7 @@ class Run(_Record):
         scores: Corpus scores on the official scales.
         per_image: Scores image by image, in the order of ``DataRecord.ids``; "BLEU" holds sufficient statistics.
         captions: Captions in the order of ``DataRecord.ids``.
+        traces: How the captions of some images came about, by id.
         timing: Wall time and network evaluations.
         table: Rows of a benchmark that is itself a table (latency).
     """
@@ -150,6 +168,7 @@ class Run(_Record):
     scores: dict[str, float] = Field(default_factory=dict)
     per_image: dict[str, list[Any]] = Field(default_factory=dict)
     captions: list[str] = Field(default_factory=list)
+    traces: dict[str, list[Step]] = Field(default_factory=dict)
     timing: Timing = Field(default_factory=Timing)
     table: list[dict[str, Any]] = Field(default_factory=list)
 

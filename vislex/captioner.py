@@ -6,7 +6,7 @@ import itertools
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
@@ -19,6 +19,7 @@ from vislex.captioner_processing import CaptionProcessor
 from vislex.decoders.base import CaptionDecoder, CaptionDecoderOutput
 from vislex.decoders.factory import create_decoder
 from vislex.decoders.infill import parse_template
+from vislex.decoders.trace import CaptionStep, caption_steps
 from vislex.encoders.base import VisionEncoder
 from vislex.encoders.factory import create_encoder, rebuild_encoder
 from vislex.encoders.sources import is_untrained
@@ -40,11 +41,13 @@ class Caption:
         text: The caption.
         evaluations: Network evaluations of the decoder: one forward of one caption counts one.
         seconds: Wall time of preprocessing, encoding and decoding the batch, divided by its size.
+        trace: The words after each step, where ``trace=True`` asked for them.
     """
 
     text: str
     evaluations: int
     seconds: float
+    trace: tuple[CaptionStep, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -55,7 +58,7 @@ class InfilledCaption(Caption):
         blanks: The words of each blank.
     """
 
-    blanks: tuple[str, ...]
+    blanks: tuple[str, ...] = field(kw_only=True)
 
 
 class Captioner(PreTrainedModel, GenerationMixin):
@@ -257,7 +260,8 @@ class Captioner(PreTrainedModel, GenerationMixin):
         Args:
             images: One image or many: paths, PIL images, uint8 arrays [H, W, 3].
             batch_size: Images a batch.
-            **options: Passed to ``generate``: ``num_beams``, ``max_new_tokens``, ``do_sample``, ...
+            **options: Passed to ``generate``: ``num_beams``, ``max_new_tokens``, ``do_sample``, ``num_candidates``,
+                ``seed``, ``trace``, ...
 
         Raises:
             ImageError: If a file is missing, damaged or no image.
@@ -270,8 +274,11 @@ class Captioner(PreTrainedModel, GenerationMixin):
                 indices = torch.arange(len(captions), len(captions) + len(batch))
                 texts = processor.decode_captions(self.generate(**inputs, **{"indices": indices, **options}))
                 seconds = (time.perf_counter() - start) / len(batch)
+                traces = self.decoder.trace or [[]] * len(texts)
+                steps = [tuple(caption_steps(trace, processor.tokenizer)) for trace in traces]
                 captions += [
-                    Caption(text, count, seconds) for text, count in zip(texts, self._evaluations(texts), strict=True)
+                    Caption(text, count, seconds, trace)
+                    for text, count, trace in zip(texts, self._evaluations(texts), steps, strict=True)
                 ]
         return captions
 
@@ -313,7 +320,7 @@ class Captioner(PreTrainedModel, GenerationMixin):
                 words = [tuple(tokenizer.batch_decode(own.fillers)) for own in filled]
                 seconds = (time.perf_counter() - start) / len(batch)
                 captions += [
-                    InfilledCaption(template.fill(blanks), count, seconds, blanks)
+                    InfilledCaption(template.fill(blanks), count, seconds, blanks=blanks)
                     for template, blanks, count in zip(parsed, words, self._evaluations(words), strict=True)
                 ]
             if not isinstance(templates, str) and next(given, None) is not None:

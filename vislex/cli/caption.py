@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -41,17 +42,33 @@ def command(
     blank_lengths: Annotated[
         str | None, typer.Option("--blank-lengths", help="Word pieces of the blanks, e.g. 1,2; default: one word each.")
     ] = None,
+    option: Annotated[
+        list[str] | None,
+        typer.Option("--option", help="key=value of the decoder, e.g. num_candidates=8 do_sample=true. Repeatable."),
+    ] = None,
+    trace: Annotated[bool, typer.Option("--trace", help="Show the words after every step of the decoder.")] = False,
     batch_size: BatchSize = 16,
     device: Device = "auto",
     dtype: DType = "float32",
     seed: Seed = 0,
     json: Json = False,
 ) -> None:
-    """Caption images. A bad image is reported and passed over; if all are bad, the exit code is 2."""
+    """Caption images. A bad image is reported and passed over; if all are bad, the exit code is 2.
+
+    \b
+    vislex caption photo.jpg 'pictures/*.png' --out captions.jsonl
+    vislex caption photo.jpg -m captioner-masked --trace              how the caption came about
+    vislex caption photo.jpg --option do_sample=true --option num_candidates=8    the consensus of eight
+    vislex caption photo.jpg --template "a ___ on a ___ background"
+    """
+    from vislex.config import parse_overrides
     from vislex.data.images import expand_images
     from vislex.data.jsonl import JsonlWriter
 
-    options = _options(template, blank_lengths, num_beams, max_new_tokens)
+    options = {
+        **_options(template, blank_lengths, num_beams, max_new_tokens, trace),
+        **parse_overrides(option or []),
+    }
     paths = expand_images(images)
     with ExitStack() as stack:
         writer = stack.enter_context(JsonlWriter(out)) if out is not None else None
@@ -63,12 +80,16 @@ def command(
         rows: list[dict[str, Any]] = []
         failed: list[ImageError] = []
         if waiting:
-            captioner = _load(model, device, dtype, seed)
-            for row in _caption(captioner, waiting, batch_size, options, failed):
+            captioner = _load(model, device, dtype)
+            if template is None or captioner.decoder.any_order:
+                options.setdefault("seed", seed)
+            numbered = [(number, path) for number, path in enumerate(paths) if path in waiting]
+            for row in _caption(captioner, numbered, batch_size, options, failed):
                 rows.append(row)
                 if writer is not None:
                     writer.write(row)
                 elif not json:
+                    _print_steps(row.get("trace", []))
                     say(f"{row['id']}\t{row['caption']}")
     if json:
         print_json(rows)
@@ -82,25 +103,24 @@ def command(
 
 
 def _options(
-    template: str | None, blank_lengths: str | None, num_beams: int, max_new_tokens: int | None
+    template: str | None, blank_lengths: str | None, num_beams: int, max_new_tokens: int | None, trace: bool
 ) -> dict[str, Any]:
     """Options of ``Captioner.caption``, or with a template of ``Captioner.infill``."""
     if template is None:
         if blank_lengths is not None:
             raise ConfigError("--blank-lengths belongs to --template, which was not given")
-        return {"num_beams": num_beams, **({} if max_new_tokens is None else {"max_new_tokens": max_new_tokens})}
-    if num_beams != 1 or max_new_tokens is not None:
-        raise ConfigError("--template fixes the length and takes neither --num-beams nor --max-new-tokens")
+        given = {"num_beams": num_beams, "max_new_tokens": max_new_tokens, "trace": trace or None}
+        return {name: value for name, value in given.items() if value is not None}
+    if num_beams != 1 or max_new_tokens is not None or trace:
+        raise ConfigError("--template fixes the length and takes neither --num-beams, --max-new-tokens nor --trace")
     if blank_lengths is None:
         return {"templates": template}
     counts = [int(word) if word.strip().isdigit() else 0 for word in blank_lengths.split(",")]
     return {"templates": template, "blank_lengths": counts[0] if len(counts) == 1 else counts}
 
 
-def _load(model: str, device: str, dtype: str, seed: int) -> Captioner:
+def _load(model: str, device: str, dtype: str) -> Captioner:
     """Opens a folder, else a shipped captioner."""
-    import torch
-
     from vislex.captioner import Captioner
     from vislex.hardware import resolve_device, resolve_dtype
     from vislex.hub import shipped
@@ -108,15 +128,19 @@ def _load(model: str, device: str, dtype: str, seed: int) -> Captioner:
     target = resolve_device(device)
     number_format = resolve_dtype(dtype, target)
     folder = Path(model) if Path(model).is_dir() else shipped(model)
-    torch.manual_seed(seed)
     captioner: Captioner = Captioner.from_pretrained(folder, dtype=number_format)
     return captioner.to(target).eval()
 
 
 def _caption(
-    captioner: Captioner, paths: Sequence[Path], batch_size: int, options: dict[str, Any], failed: list[ImageError]
+    captioner: Captioner,
+    paths: Sequence[tuple[int, Path]],
+    batch_size: int,
+    options: dict[str, Any],
+    failed: list[ImageError],
 ) -> Iterator[dict[str, Any]]:
-    """Rows of the images that can be read, a batch at a time; the errors of the others go to ``failed``."""
+    """Rows of the numbered images that can be read, a batch at a time; the errors of the others go to ``failed``."""
+    import torch
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     columns = (TextColumn("captioning"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
@@ -126,23 +150,42 @@ def _caption(
             batch = list(_read(paths[start : start + batch_size], failed))
             if batch:
                 write = captioner.infill if "templates" in options else captioner.caption
-                captions = write([image for _, image in batch], batch_size=batch_size, **options)
-                for (path, _), caption in zip(batch, captions, strict=True):
+                numbers, names, images = zip(*batch, strict=True)
+                captions = write(list(images), batch_size=batch_size, indices=torch.tensor(numbers), **options)
+                for path, caption in zip(names, captions, strict=True):
                     yield {
                         "id": str(path),
                         "caption": caption.text,
                         "evaluations": caption.evaluations,
                         "seconds": round(caption.seconds, 6),
+                        **({"trace": [asdict(step) for step in caption.trace]} if caption.trace else {}),
                     }
             progress.update(task, completed=min(start + batch_size, len(paths)))
 
 
-def _read(paths: Sequence[Path], failed: list[ImageError]) -> Iterator[tuple[Path, Image]]:
+def _print_steps(steps: Sequence[Mapping[str, Any]]) -> None:
+    """Writes the words after each step, those that changed highlighted."""
+    if not steps:
+        return
+    from rich.text import Text
+
+    from vislex.cli.console import console
+    from vislex.decoders.trace import HIDDEN
+
+    console.print(Text("step  left  words", style="bold"))
+    for number, step in enumerate(steps, start=1):
+        line = Text.assemble((f"{number:>4}  {100 * step['time']:>3.0f}% ", "dim"))
+        for word, changed in zip(step["words"], step["changed"], strict=True):
+            line.append(" ").append(word, style="bold green" if changed else "dim" if word == HIDDEN else "")
+        console.print(line)
+
+
+def _read(paths: Sequence[tuple[int, Path]], failed: list[ImageError]) -> Iterator[tuple[int, Path, Image]]:
     from vislex.data.images import load_image
 
-    for path in paths:
+    for number, path in paths:
         try:
-            yield path, load_image(path)
+            yield number, path, load_image(path)
         except ImageError as error:
             failed.append(error)
             error_console.print(f"skipped: {error}", markup=False)

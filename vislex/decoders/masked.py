@@ -279,12 +279,14 @@ class MaskedDecoder(CaptionDecoder):
             **options: Fields of ``UnmaskingConfig`` but for those about lengths.
 
         Raises:
-            ConfigError: If an option is unknown, or about lengths, which the template fixes.
+            ConfigError: If an option is unknown, asks for a trace, or is about lengths, which the template fixes.
             SpecError: If a template is longer than the decoder's captions.
         """
         if about_length := {"num_lengths", "length_penalty", "max_new_tokens", "min_new_tokens"} & options.keys():
             raise ConfigError(f"{sorted(about_length)[0]} has no meaning with a template; blank_lengths= sets lengths")
         config = UnmaskingConfig.read(None, options)
+        if config.trace:
+            raise ConfigError("a trace is kept of captions that generate writes, not of filled blanks")
         vision = self._project(vision_tokens)
         length_log_p = self.length_head(vision)
         generators = caption_generators(config.seed, range(len(templates)) if indices is None else indices.tolist())

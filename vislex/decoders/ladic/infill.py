@@ -15,6 +15,7 @@ from vislex.decoders.ladic.generation import sample_latents, sampling_config
 from vislex.decoders.ladic.words import given_words
 from vislex.decoders.noise import caption_generators
 from vislex.decoders.unmasking import Canvas
+from vislex.errors import ConfigError
 from vislex.modules.length_head import round_up
 from vislex.specs import VisionTokens
 
@@ -43,9 +44,14 @@ def infill(
         templates: B captions with blanks.
         indices: int64[B], number of each caption in the run, as in ``generate``.
         **options: Fields of ``SamplingConfig``.
+
+    Raises:
+        ConfigError: If an option does not fit, or asks for a trace.
     """
     config = decoder.config
     sampling = sampling_config(decoder, options)
+    if sampling.trace:
+        raise ConfigError("a trace is kept of captions that generate writes, not of filled blanks")
     state = decoder.denoiser.vision_state(decoder._project(vision_tokens))
     numbers = torch.arange(len(templates)) if indices is None else indices
 

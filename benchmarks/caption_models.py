@@ -134,10 +134,18 @@ class StockCaptioner:
 
     @torch.inference_mode()
     def caption(
-        self, images: Sequence[Image], *, batch_size: int, prompt: str | None = None, **generation: Any
+        self,
+        images: Sequence[Image],
+        *,
+        batch_size: int,
+        prompt: str | None = None,
+        seed: int | None = None,
+        **generation: Any,
     ) -> list[Caption]:
         from vislex.captioner import Caption
 
+        if seed is not None:
+            torch.manual_seed(seed)
         beams = int(generation.get("num_beams") or 1)
         generation["max_new_tokens"] = generation.get("max_new_tokens") or STOCK_LENGTH
         captions = []

@@ -278,7 +278,9 @@ def _run_title(run: Run) -> str:
 
 
 def _run_facts(run: Run) -> dict[str, Any]:
-    facts = run.model_dump(exclude={"per_image": True, "captions": True, "traces": True, "table": True, "model": {"curve"}})
+    facts = run.model_dump(
+        exclude={"per_image": True, "captions": True, "traces": True, "table": True, "model": {"curve"}}
+    )
     return {name: value for name, value in facts.items() if value not in (None, [], {})}
 
 

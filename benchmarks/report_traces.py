@@ -34,8 +34,8 @@ def trace_section(rows: Sequence[Row], record: DataRecord, label: Callable[[Row]
         for identity in shown
     ]
     note = (
-        "These decoders write all positions at once; a line is one step. Coloured words changed in that step, grey bars "
-        "are words not written yet. The share left is the noise level of a denoised caption, and the share of "
+        "These decoders write all positions at once; a line is one step. Coloured words changed in that step, grey "
+        "bars are words not written yet. The share left is the noise level of a denoised caption, and the share of "
         "positions still hidden in an unmasked one. The last line is the caption after post-processing."
     )
     return f'<h2>Captions coming about</h2>\n<p class="note">{note}</p>\n<div class="stack">{"".join(cards)}</div>'

@@ -153,5 +153,7 @@ class VisionTokens:
         """Each image's tokens several times, its copies one after the other."""
         if copies == 1:
             return self
-        parts = (self.tokens, self.mask, self.pooled)
-        return VisionTokens(*(None if part is None else part.repeat_interleave(copies, 0) for part in parts))  # type: ignore[arg-type]
+        mask, pooled = (
+            None if part is None else part.repeat_interleave(copies, 0) for part in (self.mask, self.pooled)
+        )
+        return VisionTokens(self.tokens.repeat_interleave(copies, 0), mask, pooled)

@@ -50,6 +50,21 @@ def test_a_captioner_is_scored_image_by_image_with_its_cost(captioner_folder: Pa
     assert again.captions == run.captions
 
 
+def test_the_steps_of_a_few_captions_are_kept_where_words_are_written_in_any_order(
+    captioner_folder: Path, ladic_folder: Path, data: CaptionData
+) -> None:
+    settings = captioning.Generation(options={"num_inference_steps": 3})
+    run = captioning.evaluate(open_caption_model(ladic_folder), data, generation=settings, n_latency=0, n_traces=2)
+    assert list(run.traces) == data.record.ids[:2]
+    for steps, caption in zip(run.traces.values(), run.captions, strict=False):
+        assert len(steps) == 3
+        assert steps[-1].time == 0
+        assert steps[-1].words[:1] == caption.split()[:1]
+        assert len(steps[0].words) == len(steps[0].pieces) == len(steps[0].changed)
+    assert type(run).model_validate_json(run.model_dump_json()) == run
+    assert not captioning.evaluate(open_caption_model(captioner_folder), data, n_latency=0).traces
+
+
 def test_keys_differ_by_all_that_changes_numbers(data: CaptionData) -> None:
     plain = captioning.run_key("w", data, captioning.Generation(), 8, "float32")
     assert plain == captioning.run_key("w", data, captioning.Generation(), 8, "float32")

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from vislex.benchmarks.report import render, write_report
-from vislex.benchmarks.results import Results
+from vislex.benchmarks.results import Results, Step
 from vislex.errors import DataError
 
 
@@ -66,6 +66,32 @@ def test_the_page_shows_rows_intervals_images_captions_and_provenance(page: str,
     assert "vislex compare" in page
     assert "OpenMoji" in page
     assert "CC BY-SA" in page
+
+
+def test_the_page_shows_a_caption_coming_about(results: Results, page: str) -> None:
+    assert "Captions coming about" not in page
+    record = next(iter(results.data.values()))
+    run = next(run for run in results.runs if run.model.row == "enc + prefix")
+    run.traces = {
+        record.ids[1]: [
+            Step(time=0.5, words=["a", "___"], pieces=[1, 2], changed=[True, False]),
+            Step(time=0.0, words=["a", "<cat>", "!"], pieces=[1, 2, 1], changed=[False, True, False]),
+        ]
+    }
+    page = render(results)
+    tags = _Tags()
+    tags.feed(page)
+    assert not tags.open
+    section = page[page.index("Captions coming about") : page.index("<h2>Captions</h2>")]
+    assert section.count("<img ") == 1
+    assert record.images[record.ids[1]] in section
+    assert '<span class="word new">a</span>' in section
+    assert '<span class="word">a</span>' in section
+    assert '<td colspan="2"><span class="word new">&lt;cat&gt;</span></td>' in section
+    assert '<td colspan="2"><span class="hidden"' in section
+    assert '<td colspan="1"></td>' in section  # what the first step has not yet
+    assert '<i style="width:50%">' in section
+    assert record.references[record.ids[1]][0] + " now" in section  # the final caption
 
 
 def test_a_margin_gives_verdicts(results: Results) -> None:

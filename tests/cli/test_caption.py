@@ -3,28 +3,42 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
+from rich.console import Console
 
 from vislex.captioner import Captioner
+from vislex.cli.caption import _print_steps
+from vislex.cli.console import console
 from vislex.cli.main import main
 from vislex.encoders.factory import create_encoder
 from vislex.text import load_tokenizer, prune_tokenizer
 
 
 @pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> str:
-    tokenizer = prune_tokenizer(load_tokenizer(), ["a cat and two dogs"])[0]
-    options = {"hidden_size": 16, "num_layers": 1, "num_heads": 2, "max_length": 8}
-    encoder = create_encoder("siglip-tiny", tiny=True)
-    folder = tmp_path_factory.mktemp("models") / "tiny"
-    Captioner.from_parts(encoder=encoder, decoder="cross_attention", tokenizer=tokenizer, **options).save_pretrained(
-        folder
-    )
-    return str(folder)
+def make_model(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], str]:
+    root = tmp_path_factory.mktemp("models")
+
+    def make(decoder: str) -> str:
+        folder = root / decoder
+        if not folder.is_dir():
+            tokenizer = prune_tokenizer(load_tokenizer(), ["a cat and two dogs"])[0]
+            options = {"hidden_size": 16, "num_layers": 1, "num_heads": 2, "max_length": 8}
+            encoder = create_encoder("siglip-tiny", tiny=True)
+            parts = {"encoder": encoder, "decoder": decoder, "tokenizer": tokenizer}
+            Captioner.from_parts(**parts, **options).save_pretrained(folder)
+        return str(folder)
+
+    return make
+
+
+@pytest.fixture(scope="module")
+def model(make_model: Callable[[str], str]) -> str:
+    return make_model("cross_attention")
 
 
 @pytest.fixture
@@ -53,6 +67,51 @@ def test_blanks_are_filled(model: str, images: Path, capsys: pytest.CaptureFixtu
     assert len(rows) == 3
     assert all(row["caption"].startswith("A ") and " and a " in row["caption"] for row in rows)
     assert main([*given, "--blank-lengths", "1,1"]) == 0
+
+
+@pytest.mark.parametrize("decoder", ["cross_attention", "masked"])
+def test_a_trace_is_printed_or_listed(
+    make_model: Callable[[str], str], images: Path, capsys: pytest.CaptureFixture[str], decoder: str
+) -> None:
+    given = ["caption", str(images / "1.png"), "--model", make_model(decoder), "--trace"]
+    assert main([*given, "--json"]) == 0
+    row = json.loads(capsys.readouterr().out)[0]
+    steps = row["trace"]
+    assert len(steps) == row["evaluations"]
+    assert steps[-1]["time"] == 0
+    assert all(len(step["words"]) == len(step["changed"]) == len(step["pieces"]) for step in steps)
+    assert main(given) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].split() == ["step", "left", "words"]
+    assert [line.split()[2:] for line in lines[1:-1]] == [step["words"] for step in steps]
+    assert lines[-1].endswith(row["caption"])
+    with console.capture() as captured:
+        _print_steps([{"time": 0.5, "words": ["a", "___"], "changed": [True, False]}])
+    assert captured.get().splitlines()[1] == "   1   50%  a ___"
+
+
+def test_changed_words_are_highlighted(monkeypatch: pytest.MonkeyPatch) -> None:
+    coloured = Console(force_terminal=True, color_system="standard", highlight=False)
+    monkeypatch.setattr("vislex.cli.console.console", coloured, raising=False)
+    with coloured.capture() as captured:
+        _print_steps([{"time": 0.5, "words": ["one", "two", "___"], "changed": [True, False, False]}])
+    assert "\x1b[1;32mone\x1b[0m two \x1b[2m___" in captured.get()
+
+
+def test_options_and_the_seed_reach_the_decoder_whatever_the_batch(
+    model: str, images: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    drawn = ["--option", "do_sample=true", "--option", "min_new_tokens=6"]
+    given = ["caption", str(images), "--model", model, "--json", *drawn]
+
+    def captions(*more: str) -> list[str]:
+        assert main([*given, *more]) == 0
+        return [row["caption"] for row in json.loads(capsys.readouterr().out)]
+
+    assert captions() == captions("--batch-size", "2") == captions("--seed", "0")
+    assert captions() != captions("--seed", "1")
+    assert main([*given, "--option", "num_candidates=3"]) == 0
+    assert all(row["evaluations"] >= 18 for row in json.loads(capsys.readouterr().out))
 
 
 def test_a_bad_image_does_not_lose_the_rest(model: str, images: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -91,6 +150,8 @@ def test_it_resumes_where_it_stopped(model: str, images: Path, capsys: pytest.Ca
         (["{images}", "--model", "{model}", "--max-new-tokens", "99"], "ask for at most 7"),
         (["{images}", "--model", "{model}", "--template", "a dog"], "has no blank"),
         (["{images}", "--template", "a ___", "--num-beams", "2"], "--template fixes the length"),
+        (["{images}", "--template", "a ___", "--trace"], "nor --trace"),
+        (["{images}", "--model", "{model}", "--option", "num_candidates=2"], "add do_sample=True"),
         (["{images}", "--blank-lengths", "2"], "belongs to --template"),
         (["{images}", "--template", "a ___", "--blank-lengths", "two"], "at least 1"),
     ],

@@ -76,7 +76,7 @@ def test_candidates_are_the_sampled_captions(decoders: dict[str, CaptionDecoder]
 
 @pytest.mark.parametrize("name", ["cross_attention", "prefix", "masked"])
 def test_candidates_that_are_not_drawn_are_refused(decoders: dict[str, CaptionDecoder], name: str) -> None:
-    with pytest.raises(ConfigError, match="num_candidates=2 without .* the same caption; add do_sample=True"):
+    with pytest.raises(ConfigError, match=r"num_candidates=2 without .* the same caption; add do_sample=True"):
         decoders[name].generate(vision_tokens=tokens(), num_candidates=2)
 
 

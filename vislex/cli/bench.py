@@ -74,6 +74,7 @@ def command(
     \b
     vislex bench captioning --model runs/mine                         CIDEr-D, BLEU, ROUGE-L, scene-F1, time
     vislex bench captioning -m runs/a -m hf:Salesforce/blip-image-captioning-base --data coco:data/coco --split test
+    vislex bench captioning -m captioner-masked --option num_candidates=8 --option do_sample=true
     vislex bench retrieval --model siglip-tiny                        recall at 1, 5, 10 in both directions
     vislex bench latency -m runs/a -m runs/b --batch-sizes 1,16       the same number of tokens on both sides
     vislex bench reproduce ladic -m runs/paper --data coco:data/coco  our scores beside the published ones
@@ -120,7 +121,8 @@ def _captioning(
     from vislex.benchmarks.caption_models import open_caption_model
     from vislex.benchmarks.captioning import Generation, bound_runs, evaluate
 
-    settings = Generation(**generation)
+    drawn = {"seed": seed} if seed else {}  # 0 is every decoder's own
+    settings = Generation(**{**generation, "options": {**drawn, **generation["options"]}})
     runs = []
     for name in names:
         torch.manual_seed(seed)

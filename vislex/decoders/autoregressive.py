@@ -244,9 +244,7 @@ class AutoregressiveDecoder(CaptionDecoder):
         vision = self._vision(pixel_values, vision_tokens)
         batch = len(vision.tokens)
         if input_ids is None:
-            input_ids = torch.full(
-                (batch, 1), self.config.bos_token_id, device=vision.tokens.device, dtype=torch.long
-            )
+            input_ids = torch.full((batch, 1), self.config.bos_token_id, device=vision.tokens.device, dtype=torch.long)
         n_given = input_ids.shape[1]
         settings = self._settings(generation_config, kwargs, n_given)
         _check_draws(settings, kwargs, num_candidates)

@@ -23,9 +23,7 @@ SIGMA = 6.0  # of the length penalty, in word pieces, as in CIDEr-D
 Utility = Literal["f1", "cosine"]
 
 
-def consensus(
-    ids: Tensor, num_candidates: int, *, special_ids: Iterable[int] = (), utility: Utility = "f1"
-) -> Tensor:
+def consensus(ids: Tensor, num_candidates: int, *, special_ids: Iterable[int] = (), utility: Utility = "f1") -> Tensor:
     """Picks the candidate of each image with the highest mean utility against the others.
 
     Args:

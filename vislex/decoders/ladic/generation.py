@@ -1,4 +1,4 @@
-"""Generation with LaDiC: settings, lengths, sampling of all captions of one length together, choice among candidates."""
+"""Generation with LaDiC: settings, lengths, sampling of all captions of one length together, choice of candidates."""
 
 from __future__ import annotations
 

@@ -25,6 +25,7 @@ from transformers import (
 from vislex.benchmarks import captioning, latency, retrieval
 from vislex.benchmarks.caption_data import CaptionData, constant_caption, nearest_captions
 from vislex.benchmarks.caption_models import open_caption_model, parameter_counts
+from vislex.decoders.trace import HIDDEN
 from vislex.errors import CheckpointError
 from vislex.text import load_tokenizer
 
@@ -59,7 +60,8 @@ def test_the_steps_of_a_few_captions_are_kept_where_words_are_written_in_any_ord
     for steps, caption in zip(run.traces.values(), run.captions, strict=False):
         assert len(steps) == 3
         assert steps[-1].time == 0
-        assert steps[-1].words[:1] == caption.split()[:1]
+        written = [word for word in steps[-1].words if word != HIDDEN]  # random weights may write a [MASK]
+        assert written[:1] == caption.split()[:1]
         assert len(steps[0].words) == len(steps[0].pieces) == len(steps[0].changed)
     assert type(run).model_validate_json(run.model_dump_json()) == run
     assert not captioning.evaluate(open_caption_model(captioner_folder), data, n_latency=0).traces

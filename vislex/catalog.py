@@ -444,6 +444,11 @@ RECIPES: dict[str, Row] = {
         "the latent space of LaDiC: reads a split BERT's latents back into words, from captions alone",
         {},
     ),
+    "ladic_few_step": (
+        "vislex.recipes.ladic_few_step:RECIPE",
+        "a trained LaDiC captioner in one to four evaluations: multistep consistency distillation",
+        {},
+    ),
     "siglip_pretrain": (
         "vislex.recipes.siglip_pretrain:RECIPE",
         "a small text-aligned encoder: SigLIP from scratch on the OpenMoji suite",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -12,6 +13,7 @@ from transformers import BertConfig, BertForMaskedLM, PreTrainedTokenizerFast
 from vislex.decoders.base import CaptionDecoder
 from vislex.decoders.factory import create_decoder
 from vislex.decoders.ladic.codec import LatentCodec
+from vislex.decoders.ladic.decoder import LadicDecoder
 from vislex.specs import EncoderSpec
 from vislex.text import load_tokenizer, prune_tokenizer
 
@@ -67,3 +69,23 @@ def codec(tiny_bert: Path, tokenizer: PreTrainedTokenizerFast) -> LatentCodec:
     own = load_tokenizer(tiny_bert)
     index = torch.tensor([own.get_vocab()[p] for p in sorted(tokenizer.get_vocab(), key=tokenizer.get_vocab().get)])
     return LatentCodec.create(tokenizer, CORPUS, text_model=tiny_bert, token_index=index)
+
+
+@pytest.fixture(scope="session")
+def make_ladic(
+    spec: EncoderSpec, tokenizer: PreTrainedTokenizerFast, codec: LatentCodec
+) -> Callable[..., LadicDecoder]:
+    """Builds a LaDiC of a preset with weights large enough that the image and the words matter."""
+
+    def build(preset: str = "fast", **options: Any) -> LadicDecoder:
+        torch.manual_seed(0)
+        sizes = {"num_layers": 2, "num_heads": 4, "max_length": 16, "dropout": 0.0, "intermediate_size": 32}
+        own = options.pop("spec", spec)
+        decoder = create_decoder("ladic", own, tokenizer, preset=preset, codec=codec, **{**sizes, **options}).eval()
+        with torch.no_grad():
+            for name, parameter in decoder.named_parameters():
+                if parameter.ndim > 1 and not name.startswith("codec."):
+                    parameter.normal_(std=0.2 if preset == "fast" else 0.7)
+        return decoder
+
+    return build

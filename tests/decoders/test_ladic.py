@@ -2,15 +2,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 from transformers import GenerationConfig, PreTrainedTokenizerFast
 
-from vislex.decoders.factory import create_decoder
-from vislex.decoders.ladic.codec import LatentCodec
 from vislex.decoders.ladic.decoder import LadicDecoder
 from vislex.decoders.ladic.losses import draw, latent_loss
 from vislex.decoders.ladic.mixture import hidden_share, mixture_mean, token_evidence
@@ -27,20 +24,9 @@ def tokens(batch: int = 3) -> Tensor:
     return torch.randn(batch, 6, 24, generator=torch.Generator().manual_seed(1))
 
 
-@pytest.fixture(scope="module")
-def make(spec: EncoderSpec, tokenizer: PreTrainedTokenizerFast, codec: LatentCodec) -> Callable[..., LadicDecoder]:
-    def build(preset: str = "fast", **options: Any) -> LadicDecoder:
-        torch.manual_seed(0)
-        sizes = {"num_layers": 2, "num_heads": 4, "max_length": 16, "dropout": 0.0, "intermediate_size": 32}
-        own = options.pop("spec", spec)
-        decoder = create_decoder("ladic", own, tokenizer, preset=preset, codec=codec, **{**sizes, **options}).eval()
-        with torch.no_grad():
-            for name, parameter in decoder.named_parameters():
-                if parameter.ndim > 1 and not name.startswith("codec."):
-                    parameter.normal_(std=0.2 if preset == "fast" else 0.7)
-        return decoder
-
-    return build
+@pytest.fixture
+def make(make_ladic: Callable[..., LadicDecoder]) -> Callable[..., LadicDecoder]:
+    return make_ladic
 
 
 @pytest.fixture(params=PRESETS)

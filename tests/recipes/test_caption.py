@@ -25,11 +25,6 @@ EXPECTED = [4.3607, 4.1643]  # mean of steps 1-2 and 3-4
 MASKED = [4.4914, 4.3078]  # steps 1 and 2
 
 
-@pytest.fixture(autouse=True)
-def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("VISLEX_CACHE", str(tmp_path / "cache"))
-
-
 def train(folder: Path, *overrides: str) -> Path:
     return run(load_config(CaptionConfig, None, [*SMALL, f"output_dir={folder}", *overrides]))
 

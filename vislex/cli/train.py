@@ -115,4 +115,5 @@ def _show_keys(model: type[Any], prefix: str = "") -> None:
         shown = (
             str(field.annotation).replace("typing.", "").replace("pathlib.", "") if kind in (None, "Literal") else kind
         )
-        say(f"{prefix}{name}: {shown} = {field.get_default(call_default_factory=True)}")
+        default = "(required)" if field.is_required() else f"= {field.get_default(call_default_factory=True)}"
+        say(f"{prefix}{name}: {shown} {default}")

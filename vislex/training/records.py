@@ -88,9 +88,13 @@ def model_card(
 
 def command_line(recipe: str, config: TrainingSettings) -> str:
     """The shortest ``vislex train`` that gives this configuration."""
-    budget = load_config(type(config), None, [f"budget={config.budget}"]).model_dump(mode="json")
-    words = [f"budget={config.budget}", f"seed={config.seed}"]
-    for key, value in config.model_dump(mode="json", exclude={"budget", "seed", *NOT_IDENTITY}).items():
+    values = config.model_dump(mode="json", exclude={"budget", "seed", *NOT_IDENTITY})
+    required = [
+        f"{key}={_inline(values[key])}" for key, field in type(config).model_fields.items() if field.is_required()
+    ]
+    words = [f"budget={config.budget}", f"seed={config.seed}", *required]
+    budget = load_config(type(config), None, [f"budget={config.budget}", *required]).model_dump(mode="json")
+    for key, value in values.items():
         words += _changes(key, value, budget[key])
     return " ".join(["vislex train", recipe, *words])
 

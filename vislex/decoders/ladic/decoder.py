@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -45,6 +45,8 @@ if TYPE_CHECKING:
 __all__ = ["LadicDecoder"]
 
 INITIAL_SIZE = 0.1  # standard deviation
+# (decoder, vision tokens, input_ids int64[B, L], attention_mask int64[B, L]) -> loss float[]
+Objective = Callable[["LadicDecoder", VisionTokens | Tensor, Tensor, Tensor], Tensor]
 _SAMPLING = frozenset(field.name for field in fields(SamplingConfig))
 # What a GenerationConfig may hold without asking for something that this decoder does not do.
 _GENERATION = frozenset({"bos_token_id", "eos_token_id", "pad_token_id", "max_new_tokens", "transformers_version"})
@@ -259,16 +261,19 @@ class LadicDecoder(CaptionDecoder):
         input_ids: Tensor,
         attention_mask: Tensor | None = None,
         labels: Tensor | None = None,
+        objective: Objective | None = None,
         **kwargs: Any,
     ) -> CaptionDecoderOutput:
         """Denoising loss at one random time for each caption; in eval mode always at the same times and noise.
 
-        ``labels`` only ask for the loss: every position of a caption counts, its end included. See
-        ``CaptionDecoder.forward``.
+        ``labels`` only ask for the loss: every position of a caption counts, its end included. An ``objective`` takes
+        the place of the loss (``FewStepLoss``). See ``CaptionDecoder.forward``.
         """
         config = self.config
         self._check_length(input_ids)
         mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
+        if objective is not None:
+            return CaptionDecoderOutput(loss=objective(self, vision_tokens, input_ids, mask))
         input_ids, mask, token_mask = self._pad(input_ids, mask)
         vision = self._project(vision_tokens)
         x0 = self.codec.encode(input_ids, mask, dtype=vision.tokens.dtype)
@@ -374,7 +379,7 @@ class LadicDecoder(CaptionDecoder):
         vision = self._vision(pixel_values, vision_tokens)
         if num_candidates < 1:
             raise ConfigError(f"num_candidates={num_candidates} must be at least 1")
-        sampling = self._sampling({key: options.pop(key) for key in _SAMPLING & set(options)})
+        sampling = self.sampling(**{key: options.pop(key) for key in _SAMPLING & set(options)})
         limit = _limit(generation_config, options)
         batch = len(vision.tokens)
         indices = torch.arange(batch) if indices is None else indices
@@ -406,7 +411,8 @@ class LadicDecoder(CaptionDecoder):
         """Fills blanks around the given words; see ``vislex.decoders.ladic.infill``."""
         return infill(self, vision_tokens, templates, **options)
 
-    def _sampling(self, options: dict[str, Any]) -> SamplingConfig:
+    def sampling(self, **options: Any) -> SamplingConfig:
+        """How ``generate`` samples with these options above those of the config."""
         settings = {**(self.config.sampling or {}), **options}
         if self.config.self_conditioning == "none":
             settings["self_conditioning"] = False

@@ -44,7 +44,7 @@ def infill(
         **options: Fields of ``SamplingConfig``.
     """
     config = decoder.config
-    sampling = decoder._sampling(options)
+    sampling = decoder.sampling(**options)
     state = decoder.denoiser.vision_state(decoder._project(vision_tokens))
     numbers = torch.arange(len(templates)) if indices is None else indices
 

@@ -1,0 +1,146 @@
+"""Recipe ``ladic_few_step``: a trained LaDiC captioner learns to write in one to four evaluations.
+
+The captioner is its own teacher: a frozen copy of its decoder takes many steps of the solver, guided if it is to be,
+where the student learns to take one (multistep consistency distillation).
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from pydantic import Field
+from torch import Tensor
+from transformers import set_seed
+
+from vislex.captioner import Captioner
+from vislex.decoders.ladic.decoder import LadicDecoder
+from vislex.decoders.ladic.few_step import FewStepLoss
+from vislex.errors import ConfigError
+from vislex.recipes.caption_data import CaptionData, Validation, column, image_inputs, load_splits, save_captioner
+from vislex.training.captions import CaptionBank, generator
+from vislex.training.draws import Draws
+from vislex.training.parts import PartSettings
+from vislex.training.recipe import Recipe
+from vislex.training.records import start_run
+from vislex.training.settings import total_draws, uses_bf16
+from vislex.training.trainer import PartTrainer
+
+__all__ = ["RECIPE", "LadicFewStepConfig", "run"]
+
+
+class LadicFewStepConfig(CaptionData):
+    """Configuration of ``ladic_few_step``, above what recipes of captioners share.
+
+    Attributes:
+        model: Folder of a trained captioner with the decoder ``ladic``: the teacher, and where the student starts.
+        segments: Evaluations of the result.
+        segment_steps: DDIM steps of the teacher in the place of one step of the student.
+        solver_steps: Steps that the teacher takes before the student's own prediction does the rest of a segment: 1
+            is consistency distillation, which is cheaper a step; None lets the teacher take all of them.
+        guidance_scale: Guidance of the teacher, which the student learns to do without; None takes the teacher's own.
+        latent_weight: Weight of the loss on the latents.
+        token_weight: Weight of the divergence from the teacher's distribution of words.
+    """
+
+    budget_table: ClassVar[str] = "ladic_few_step"
+
+    model: Path
+    segments: int = Field(4, ge=1)
+    segment_steps: int = Field(8, ge=1)
+    solver_steps: int | None = Field(None, ge=1)
+    guidance_scale: float | None = Field(None, ge=0)
+    latent_weight: float = Field(1.0, ge=0)
+    token_weight: float = Field(1.0, ge=0)
+
+
+def run(config: LadicFewStepConfig) -> Path:
+    """Distils a captioner.
+
+    Returns:
+        The output folder: a ``Captioner`` whose config asks for ``segments`` evaluations, with its processor and card,
+        ``training.jsonl``, ``run.json``.
+
+    Raises:
+        ConfigError: If the captioner's decoder is not LaDiC.
+    """
+    captioner, decoder = _captioner(config.model)
+    output = start_run("ladic_few_step", config)
+    set_seed(config.seed)
+    scale = config.guidance_scale
+    objective = FewStepLoss(
+        decoder,
+        segments=config.segments,
+        segment_steps=config.segment_steps,
+        solver_steps=config.solver_steps,
+        guidance_scale=decoder.sampling().guidance_scale if scale is None else scale,
+        latent_weight=config.latent_weight,
+        token_weight=config.token_weight,
+        dtype=torch.bfloat16 if uses_bf16(config) else torch.float32,
+    )
+    decoder.config.sampling = objective.sampling
+    train, val = load_splits(config)
+    assert captioner.processor is not None  # from_pretrained opens it
+    tokenizer, max_length = captioner.processor.tokenizer, decoder.config.max_length
+    inputs, val_inputs = (image_inputs(config, captioner, dataset) for dataset in (train, val))
+    bank = CaptionBank(column(train, "captions"), tokenizer, max_length=max_length)
+
+    def pick(rows: np.ndarray, positions: np.ndarray) -> np.ndarray:
+        return bank.pick(rows, (generator(config.seed, int(position)) for position in positions))
+
+    def loss(model: Any, batch: dict[str, Any]) -> Tensor:
+        distance: Tensor = model(**batch, objective=objective).loss
+        return distance
+
+    # What only reads (codec, length head) stays as it is.
+    frozen = {name for name in ("codec", "length_head") if hasattr(decoder, name)}
+    trainer = PartTrainer(
+        captioner,
+        config,
+        parts={
+            "encoder": PartSettings(mode="frozen"),
+            "decoder": PartSettings(),
+            **{f"decoder.{name}": PartSettings(mode="frozen") for name in sorted(frozen)},
+        },
+        draws=Draws(
+            len(train),
+            total_draws(config),
+            seed=config.seed,
+            fetch=lambda rows, positions: {**inputs(rows), **bank.batch(pick(rows, positions))},
+            lengths=lambda rows, positions: bank.lengths[pick(rows, positions)],
+            batch_size=config.batch_size,
+        ),
+        output_dir=output,
+        loss=loss,
+        validate=Validation(config, val, val_inputs, tokenizer, max_length, objective=objective),
+        title=f"{config.model.name} in {config.segments}",
+    )
+    figures = trainer.fit()
+    save_captioner(
+        "ladic_few_step",
+        captioner,
+        config,
+        trainer,
+        figures,
+        output=output,
+        summary=f"Distilled from `{config.model.name}` to {config.segments} evaluations without guidance",
+        encoder={"source": captioner.encoder.config.source, "spec": captioner.encoder.spec.to_dict()},
+    )
+    return output
+
+
+def _captioner(folder: Path) -> tuple[Captioner, LadicDecoder]:
+    captioner = Captioner.from_pretrained(folder)
+    decoder = captioner.decoder
+    if not isinstance(decoder, LadicDecoder):
+        raise ConfigError(
+            f"the captioner '{folder}' has the decoder '{decoder.config.model_type.removeprefix('vislex_')}', which "
+            "takes no few-step training; train one with 'vislex train caption decoder=ladic' and pass its folder as "
+            "model="
+        )
+    return captioner, decoder
+
+
+RECIPE = Recipe(LadicFewStepConfig, run)

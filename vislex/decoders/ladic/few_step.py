@@ -1,0 +1,194 @@
+"""Few-step LaDiC: a captioner that needs one to four evaluations learns from one that takes many (``FewStepLoss``)."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from vislex.decoders.base import as_vision_tokens
+from vislex.decoders.ladic.losses import draw, latent_loss
+from vislex.diffusion.consistency import Predict, Segments, Target, consistency_target, of_tokens
+from vislex.diffusion.noise import NoiseSchedule
+from vislex.errors import ConfigError
+from vislex.specs import VisionTokens
+
+if TYPE_CHECKING:
+    from vislex.decoders.ladic.decoder import LadicDecoder
+
+__all__ = ["FewStepLoss"]
+
+
+@dataclass
+class _Captions:
+    """Latents float32[B, L, D] with the noise that is laid on them and, where ``kept`` bool[B, L], what is shown."""
+
+    x0: Tensor
+    shown: Tensor
+    noise: Tensor
+    kept: Tensor
+    schedule: NoiseSchedule
+
+    def at(self, timesteps: Tensor) -> tuple[Tensor, Tensor]:
+        """Noised latents float32[B, L, D] at times int64[B], and the time int64[B, L] of each word."""
+        of_each = of_tokens(timesteps, self.kept)
+        noised = self.schedule.add_noise(self.x0, self.noise, of_each)
+        return torch.where(self.kept[..., None], self.shown, noised), of_each
+
+
+class FewStepLoss:
+    """Distils a LaDiC into one of few evaluations; called by ``LadicDecoder.forward`` in place of its own loss.
+
+    Args:
+        teacher: The trained decoder; it is copied, and never changed.
+        segments: Evaluations of the student.
+        segment_steps: DDIM steps of the teacher in each segment.
+        solver_steps: Steps that the teacher takes before the student's own prediction does the rest of a segment (one
+            is consistency distillation); None takes all, and then only the starts of segments are trained.
+        guidance_scale: w of the teacher's guided prediction, cond + w (cond - uncond); the student needs no guidance.
+        latent_weight: Weight of the loss on the latents.
+        token_weight: Weight of the divergence of the words' distributions.
+        dtype: What the teacher computes in.
+
+    Raises:
+        ConfigError: If an option does not fit.
+    """
+
+    def __init__(
+        self,
+        teacher: LadicDecoder,
+        *,
+        segments: int = 4,
+        segment_steps: int = 8,
+        solver_steps: int | None = None,
+        guidance_scale: float = 0.0,
+        latent_weight: float = 1.0,
+        token_weight: float = 1.0,
+        dtype: torch.dtype = torch.float32,
+    ) -> None:
+        if solver_steps is not None and not 1 <= solver_steps <= segment_steps:
+            raise ConfigError(f"solver_steps={solver_steps} must be between 1 and segment_steps={segment_steps}")
+        if not (latent_weight > 0 or token_weight > 0):
+            raise ConfigError("latent_weight and token_weight are both 0; one of them must be above it")
+        self.teacher = copy.deepcopy(teacher).eval().requires_grad_(False)
+        for parameter in self.teacher.parameters():  # not the statistics of the latents
+            parameter.data = parameter.data.to(dtype)
+        self.segments = Segments.create(teacher.sampling_schedule, segments, segment_steps)
+        self.solver_steps = segment_steps if solver_steps is None else solver_steps
+        self.trained = self.segments.trained(self.solver_steps)
+        self.guidance_scale = guidance_scale
+        self.latent_weight, self.token_weight = latent_weight, token_weight
+        self.dtype = dtype
+        # What the student is made for, as ``LadicConfig.sampling`` holds it.
+        settings = {"sampler": "ddim", "num_inference_steps": segments, "guidance_scale": 0.0}
+        dropped = ("stride", "refine_at", "guidance_interval")
+        self.sampling = {k: v for k, v in (teacher.config.sampling or {}).items() if k not in dropped} | settings
+
+    def __call__(
+        self, student: LadicDecoder, vision_tokens: VisionTokens | Tensor, input_ids: Tensor, attention_mask: Tensor
+    ) -> Tensor:
+        """The loss float[] of captions; in eval mode always at the same times and noise.
+
+        Args:
+            student: What is trained.
+            vision_tokens: Encoder output, or its tokens float[B, N, D].
+            input_ids: int64[B, L].
+            attention_mask: int64[B, L], 1 on real tokens.
+        """
+        config, schedule = student.config, student.sampling_schedule
+        vision = student._project(vision_tokens)
+        input_ids, mask, token_mask = student._pad(input_ids, attention_mask)
+        x0 = student.codec.encode(input_ids, mask, dtype=vision.tokens.dtype)
+        drawn = draw(
+            (len(x0), x0.shape[1], x0.shape[2]),
+            config.num_train_timesteps,
+            drop_image=config.drop_image if student.training else 0.0,
+            keep_words=config.keep_words,
+            self_conditioning=0.0,
+            device=x0.device,
+            generator=None if student.training else torch.Generator().manual_seed(0),
+        )
+        shown = torch.where(drawn.by_token[:, None, None], student.codec.token_latents[input_ids].to(x0), x0)
+        captions = _Captions(x0, shown, drawn.noise, drawn.kept, schedule)
+        state = student.denoiser.vision_state(vision, drawn.dropped)
+
+        def predict(x: Tensor, timesteps: Tensor, previous: Tensor) -> tuple[Tensor, Tensor | None]:
+            return student.predict(x, schedule.told(timesteps), previous, state, schedule, token_mask)
+
+        times, trained = (value.to(x0.device) for value in (self.segments.times, self.trained))
+        places = trained[(drawn.timesteps - 1) * len(trained) // (config.num_train_timesteps - 1)]
+        x, timesteps = captions.at(times[places])
+        previous = torch.zeros_like(x)
+        if student.sampling().self_conditioning:
+            previous = self._before(captions, places, predict)
+        wanted = consistency_target(
+            x,
+            places,
+            previous,
+            drawn.kept,
+            segments=self.segments,
+            schedule=schedule,
+            teacher=self._teach(vision_tokens, drawn.dropped, token_mask),
+            student=lambda *given: _target(*predict(*given)),
+            solver_steps=self.solver_steps,
+        )
+        prediction, logits = predict(x, timesteps, previous)
+        counts = ~drawn.kept if token_mask is None else token_mask & ~drawn.kept
+        distance = latent_loss(prediction, wanted.x0, counts, times[places], schedule, kind=config.latent_loss)
+        loss = self.latent_weight * distance
+        if logits is not None and wanted.words is not None:
+            each = F.kl_div(logits.float().log_softmax(-1), wanted.words, reduction="none").sum(-1)
+            loss = loss + self.token_weight * (each * counts).sum() / counts.sum().clamp(min=1)
+        return loss
+
+    @torch.no_grad()
+    def _before(
+        self, captions: _Captions, places: Tensor, predict: Callable[..., tuple[Tensor, Tensor | None]]
+    ) -> Tensor:
+        """What the student has seen before, float32[B, L, D], as in sampling: in the first segment nothing, later what
+        it predicted at the start of the segment before."""
+        steps = self.segments.steps
+        has_past = places >= steps
+        if not bool(has_past.any()):
+            return torch.zeros_like(captions.x0)
+        starts = (places // steps - 1).clamp(min=0) * steps
+        x, timesteps = captions.at(self.segments.times.to(places.device)[starts])
+        seen = torch.where(captions.kept[..., None], x, predict(x, timesteps, torch.zeros_like(x))[0])
+        return torch.where(has_past[:, None, None], seen, 0.0)
+
+    def _teach(self, vision_tokens: VisionTokens | Tensor, dropped: Tensor, token_mask: Tensor | None) -> Predict:
+        """The teacher's guided prediction for these images."""
+        given = as_vision_tokens(vision_tokens)
+        teacher = self.teacher = self.teacher.to(given.tokens.device)
+        schedule, scale = teacher.sampling_schedule, self.guidance_scale
+        device = given.tokens.device.type
+        with torch.no_grad(), torch.autocast(device, enabled=False):
+            vision = teacher._project(VisionTokens(given.tokens.to(self.dtype), given.mask))
+            state = teacher.denoiser.vision_state(vision, dropped)
+            both = teacher.denoiser.guided_state(state) if scale else state
+        double_mask = None if token_mask is None else torch.cat([token_mask, token_mask])
+
+        def predict(x: Tensor, timesteps: Tensor, previous: Tensor) -> Target:
+            told = schedule.told(timesteps)
+            with torch.autocast(device, enabled=False):
+                if not scale:
+                    return _target(*teacher.predict(x, told, previous, both, schedule, token_mask))
+                x0, logits = teacher.predict(
+                    *(torch.cat([each, each]) for each in (x, told, previous)), both, schedule, double_mask
+                )
+            with_image, without = x0.chunk(2)
+            if logits is not None:
+                seen, unseen = logits.log_softmax(-1).chunk(2)
+                logits = seen + scale * (seen - unseen)
+            return _target(with_image + scale * (with_image - without), logits)
+
+        return predict
+
+
+def _target(x0: Tensor, logits: Tensor | None) -> Target:
+    return Target(x0.float(), None if logits is None else logits.float().softmax(-1))

@@ -24,7 +24,15 @@ from vislex.decoders.infill import WordPieces
 from vislex.encoders.base import VisionEncoder
 from vislex.encoders.factory import create_encoder
 from vislex.errors import ConfigError
-from vislex.recipes.caption_data import CaptionData, Validation, column, image_inputs, load_splits, save_captioner
+from vislex.recipes.caption_data import (
+    CaptionData,
+    Validation,
+    caption_inputs,
+    column,
+    image_inputs,
+    load_splits,
+    save_captioner,
+)
 from vislex.text import load_tokenizer, prune_tokenizer, special_tokens
 from vislex.training.captions import CaptionBank, generator
 from vislex.training.distill import caption_all
@@ -109,6 +117,7 @@ def run(config: CaptionConfig) -> Path:
     inputs, val_inputs = (image_inputs(config, captioner, dataset, frozen=frozen) for dataset in (train, val))
     taught = [] if config.distill_from is None else teacher_captions(config, train)
     bank = CaptionBank([*references, *([text] for text in taught)], tokenizer, max_length=decoder.config.max_length)
+    captions = caption_inputs(config, decoder, bank)
 
     def pick(rows: np.ndarray, positions: np.ndarray) -> np.ndarray:
         generators = [generator(config.seed, int(position)) for position in positions]
@@ -118,7 +127,7 @@ def run(config: CaptionConfig) -> Path:
         return bank.pick(rows, iter(generators))
 
     def fetch(rows: np.ndarray, positions: np.ndarray) -> dict[str, Any]:
-        batch = bank.batch(pick(rows, positions))
+        batch = captions(pick(rows, positions))
         if blanks is not None:
             batch = blanks(batch, [generator(config.seed, int(position), "blanks") for position in positions])
         return {**inputs(rows), **batch}

@@ -16,15 +16,27 @@ from transformers import PreTrainedTokenizerFast
 
 from vislex.captioner import Captioner
 from vislex.data.sources import describe_source, load_suite
+from vislex.decoders.base import CaptionDecoder
+from vislex.decoders.ladic.decoder import LadicDecoder
 from vislex.metrics import score_captions
 from vislex.processing import create_image_processor
 from vislex.training.captions import CaptionBank
 from vislex.training.features import cached_features
+from vislex.training.latents import cached_latents
 from vislex.training.records import command_line, finish_run
 from vislex.training.settings import TrainingSettings
 from vislex.training.trainer import PartTrainer
 
-__all__ = ["CaptionData", "Inputs", "Validation", "column", "image_inputs", "load_splits", "save_captioner"]
+__all__ = [
+    "CaptionData",
+    "Inputs",
+    "Validation",
+    "caption_inputs",
+    "column",
+    "image_inputs",
+    "load_splits",
+    "save_captioner",
+]
 
 Inputs = Callable[[np.ndarray], dict[str, Any]]
 
@@ -36,7 +48,8 @@ class CaptionData(TrainingSettings):
         data: A name of ``vislex list suites``, with its place behind a colon ("coco:/data/coco"), or a folder.
         data_options: Further options of the source (for openmoji: ``vocabulary``, ``style``, ``seed``).
         train_size: Images of the training split that are used; None takes all (openmoji: its default size).
-        cache_features: Whether a frozen encoder is run only once; the cache is below ``VISLEX_CACHE``.
+        cache_features: Whether what is frozen is run only once: the encoder, and the text encoder of the decoder
+            ``ladic``. The cache is below ``VISLEX_CACHE``.
         save_dtype: Number format of the saved weights; training keeps float32, and so does loading unless it is told
             another: bfloat16 halves the folder.
         validation_options: Options of ``generate`` for the captions written for validation.
@@ -80,6 +93,14 @@ def image_inputs(config: CaptionData, captioner: Captioner, dataset: Dataset, *,
 
         return from_cache
     return lambda rows: dict(processor(dataset[rows.tolist()]["image"], return_tensors="pt"))
+
+
+def caption_inputs(config: CaptionData, decoder: CaptionDecoder, bank: CaptionBank) -> Inputs:
+    """What gives a batch's captions int64[B] of the bank: their ids and, for ``ladic``, cached latents."""
+    if not (config.cache_features and isinstance(decoder, LadicDecoder)):
+        return bank.batch
+    store = cached_latents(decoder.codec, bank)
+    return lambda chosen: {**bank.batch(chosen), "latents": store.latents(chosen)}
 
 
 class Validation:

@@ -19,7 +19,15 @@ from vislex.captioner import Captioner
 from vislex.decoders.ladic.decoder import LadicDecoder
 from vislex.decoders.ladic.few_step import FewStepLoss
 from vislex.errors import ConfigError
-from vislex.recipes.caption_data import CaptionData, Validation, column, image_inputs, load_splits, save_captioner
+from vislex.recipes.caption_data import (
+    CaptionData,
+    Validation,
+    caption_inputs,
+    column,
+    image_inputs,
+    load_splits,
+    save_captioner,
+)
 from vislex.training.captions import CaptionBank, generator
 from vislex.training.draws import Draws
 from vislex.training.parts import PartSettings
@@ -86,6 +94,7 @@ def run(config: LadicFewStepConfig) -> Path:
     tokenizer, max_length = captioner.processor.tokenizer, decoder.config.max_length
     inputs, val_inputs = (image_inputs(config, captioner, dataset) for dataset in (train, val))
     bank = CaptionBank(column(train, "captions"), tokenizer, max_length=max_length)
+    captions = caption_inputs(config, decoder, bank)
 
     def pick(rows: np.ndarray, positions: np.ndarray) -> np.ndarray:
         return bank.pick(rows, (generator(config.seed, int(position)) for position in positions))
@@ -108,7 +117,7 @@ def run(config: LadicFewStepConfig) -> Path:
             len(train),
             total_draws(config),
             seed=config.seed,
-            fetch=lambda rows, positions: {**inputs(rows), **bank.batch(pick(rows, positions))},
+            fetch=lambda rows, positions: {**inputs(rows), **captions(pick(rows, positions))},
             lengths=lambda rows, positions: bank.lengths[pick(rows, positions)],
             batch_size=config.batch_size,
         ),

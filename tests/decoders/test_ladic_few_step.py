@@ -53,8 +53,7 @@ def loss(student: LadicDecoder, objective: FewStepLoss, batch: dict[str, Tensor]
 
 def noised(decoder: LadicDecoder, batch: dict[str, Tensor], times: list[int]) -> Tensor:
     """The latents that ``FewStepLoss`` noises in eval mode, at other times."""
-    ids, mask, _ = decoder._pad(batch["input_ids"], batch["attention_mask"])
-    x0 = decoder.codec.encode(ids, mask)
+    x0 = decoder._captions(batch["input_ids"], batch["attention_mask"], None).x0
     none = {"drop_image": 0, "keep_words": 0, "self_conditioning": 0}
     generator = torch.Generator().manual_seed(0)
     drawn = draw(tuple(x0.shape), 1000, **none, device=x0.device, generator=generator)

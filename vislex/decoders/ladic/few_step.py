@@ -19,13 +19,13 @@ from vislex.errors import ConfigError
 from vislex.specs import VisionTokens
 
 if TYPE_CHECKING:
-    from vislex.decoders.ladic.decoder import LadicDecoder
+    from vislex.decoders.ladic.decoder import CaptionLatents, LadicDecoder
 
 __all__ = ["FewStepLoss"]
 
 
 @dataclass
-class _Captions:
+class _Noising:
     """Latents float32[B, L, D] with the noise that is laid on them and, where ``kept`` bool[B, L], what is shown."""
 
     x0: Tensor
@@ -89,21 +89,17 @@ class FewStepLoss:
         dropped = ("stride", "refine_at", "guidance_interval")
         self.sampling = {k: v for k, v in (teacher.config.sampling or {}).items() if k not in dropped} | settings
 
-    def __call__(
-        self, student: LadicDecoder, vision_tokens: VisionTokens | Tensor, input_ids: Tensor, attention_mask: Tensor
-    ) -> Tensor:
+    def __call__(self, student: LadicDecoder, vision_tokens: VisionTokens | Tensor, captions: CaptionLatents) -> Tensor:
         """The loss float[] of captions; in eval mode always at the same times and noise.
 
         Args:
             student: What is trained.
             vision_tokens: Encoder output, or its tokens float[B, N, D].
-            input_ids: int64[B, L].
-            attention_mask: int64[B, L], 1 on real tokens.
+            captions: Their ids and latents.
         """
         config, schedule = student.config, student.sampling_schedule
         vision = student._project(vision_tokens)
-        input_ids, mask, token_mask = student._pad(input_ids, attention_mask)
-        x0 = student.codec.encode(input_ids, mask, dtype=vision.tokens.dtype)
+        x0, token_mask = captions.x0, captions.token_mask
         drawn = draw(
             (len(x0), x0.shape[1], x0.shape[2]),
             config.num_train_timesteps,
@@ -113,8 +109,8 @@ class FewStepLoss:
             device=x0.device,
             generator=None if student.training else torch.Generator().manual_seed(0),
         )
-        shown = torch.where(drawn.by_token[:, None, None], student.codec.token_latents[input_ids].to(x0), x0)
-        captions = _Captions(x0, shown, drawn.noise, drawn.kept, schedule)
+        shown = torch.where(drawn.by_token[:, None, None], student.codec.token_latents[captions.input_ids].to(x0), x0)
+        given = _Noising(x0, shown, drawn.noise, drawn.kept, schedule)
         state = student.denoiser.vision_state(vision, drawn.dropped)
 
         def predict(x: Tensor, timesteps: Tensor, previous: Tensor) -> tuple[Tensor, Tensor | None]:
@@ -122,10 +118,10 @@ class FewStepLoss:
 
         times, trained = (value.to(x0.device) for value in (self.segments.times, self.trained))
         places = trained[(drawn.timesteps - 1) * len(trained) // (config.num_train_timesteps - 1)]
-        x, timesteps = captions.at(times[places])
+        x, timesteps = given.at(times[places])
         previous = torch.zeros_like(x)
         if student.sampling().self_conditioning:
-            previous = self._before(captions, places, predict)
+            previous = self._before(given, places, predict)
         wanted = consistency_target(
             x,
             places,
@@ -134,7 +130,7 @@ class FewStepLoss:
             segments=self.segments,
             schedule=schedule,
             teacher=self._teach(vision_tokens, drawn.dropped, token_mask),
-            student=lambda *given: _target(*predict(*given)),
+            student=lambda *asked: _target(*predict(*asked)),
             solver_steps=self.solver_steps,
         )
         prediction, logits = predict(x, timesteps, previous)
@@ -147,18 +143,16 @@ class FewStepLoss:
         return loss
 
     @torch.no_grad()
-    def _before(
-        self, captions: _Captions, places: Tensor, predict: Callable[..., tuple[Tensor, Tensor | None]]
-    ) -> Tensor:
+    def _before(self, given: _Noising, places: Tensor, predict: Callable[..., tuple[Tensor, Tensor | None]]) -> Tensor:
         """What the student has seen before, float32[B, L, D], as in sampling: in the first segment nothing, later what
         it predicted at the start of the segment before."""
         steps = self.segments.steps
         has_past = places >= steps
         if not bool(has_past.any()):
-            return torch.zeros_like(captions.x0)
+            return torch.zeros_like(given.x0)
         starts = (places // steps - 1).clamp(min=0) * steps
-        x, timesteps = captions.at(self.segments.times.to(places.device)[starts])
-        seen = torch.where(captions.kept[..., None], x, predict(x, timesteps, torch.zeros_like(x))[0])
+        x, timesteps = given.at(self.segments.times.to(places.device)[starts])
+        seen = torch.where(given.kept[..., None], x, predict(x, timesteps, torch.zeros_like(x))[0])
         return torch.where(has_past[:, None, None], seen, 0.0)
 
     def _teach(self, vision_tokens: VisionTokens | Tensor, dropped: Tensor, token_mask: Tensor | None) -> Predict:

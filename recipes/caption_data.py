@@ -24,7 +24,7 @@ from vislex.training.captions import CaptionBank
 from vislex.training.features import cached_features
 from vislex.training.latents import cached_latents
 from vislex.training.records import command_line, finish_run
-from vislex.training.settings import TrainingSettings
+from vislex.training.settings import TrainingSettings, total_draws
 from vislex.training.trainer import PartTrainer
 
 __all__ = [
@@ -96,8 +96,12 @@ def image_inputs(config: CaptionData, captioner: Captioner, dataset: Dataset, *,
 
 
 def caption_inputs(config: CaptionData, decoder: CaptionDecoder, bank: CaptionBank) -> Inputs:
-    """What gives a batch's captions int64[B] of the bank: their ids and, for ``ladic``, cached latents."""
-    if not (config.cache_features and isinstance(decoder, LadicDecoder)):
+    """What gives a batch's captions int64[B] of the bank: their ids and, for ``ladic``, cached latents.
+
+    Latents are encoded beforehand only where the training reads more captions than there are.
+    """
+    reads_again = total_draws(config) > len(np.unique(bank.text_ids))
+    if not (config.cache_features and reads_again and isinstance(decoder, LadicDecoder)):
         return bank.batch
     store = cached_latents(decoder.codec, bank)
     return lambda chosen: {**bank.batch(chosen), "latents": store.latents(chosen)}

@@ -17,8 +17,9 @@ from transformers.configuration_utils import SubConfigSpec
 
 from vislex.decoders.base import CaptionDecoder, CaptionDecoderConfig, CaptionDecoderOutput, shared_fields
 from vislex.decoders.infill import Filled, Template
-from vislex.decoders.language_model import load_language_model
+from vislex.decoders.language_model import load_language_model, start_from_embeddings
 from vislex.decoders.left_to_right import InfillMode, fill_left_to_right, prompt_template
+from vislex.decoders.mbr import consensus
 from vislex.decoders.projection import VisionProjection
 from vislex.errors import ConfigError, did_you_mean
 from vislex.specs import EncoderSpec, VisionTokens
@@ -87,9 +88,11 @@ class AutoregressiveDecoder(CaptionDecoder):
         hidden_size: int = 192,
         num_layers: int = 4,
         num_heads: int = 6,
+        intermediate_size: int | None = None,
         max_length: int = 32,
         dropout: float = 0.1,
         label_smoothing: float = 0.0,
+        word_embeddings: str | Path | None = None,
         language_model: str | Path | None = None,
         token_index: Tensor | None = None,
     ) -> Self:
@@ -101,15 +104,19 @@ class AutoregressiveDecoder(CaptionDecoder):
             hidden_size: Width.
             num_layers: Number of layers.
             num_heads: Attention heads; they divide ``hidden_size``.
+            intermediate_size: Width inside the MLPs; four times ``hidden_size`` by default.
             max_length: Longest caption in tokens, special tokens included.
             dropout: Dropout of a new text model; a pretrained one keeps its own unless the decoder says otherwise.
             label_smoothing: Label smoothing in training.
+            word_embeddings: Folder or hub id of a text model, or "minilm", from whose word embeddings those of a new
+                text model start, reduced to ``hidden_size``; random ones by default.
             language_model: Folder or hub id of a text model, whose weights and sizes the decoder starts from: a causal
                 language model for ``prefix``; a BERT or "minilm" for ``cross_attention``, whose cross-attention is new.
             token_index: The ``index_map`` of ``prune_tokenizer``, where the tokenizer is a pruned one of that model.
 
         Raises:
-            ConfigError: If ``num_heads`` does not divide ``hidden_size``.
+            ConfigError: If ``num_heads`` does not divide ``hidden_size``, or ``word_embeddings`` are asked for beside a
+                ``language_model``, which has its own.
         """
         shared = shared_fields(spec, tokenizer, max_length) | {"label_smoothing": label_smoothing}
         if language_model is None:
@@ -120,12 +127,23 @@ class AutoregressiveDecoder(CaptionDecoder):
                 hidden_size=hidden_size,
                 num_layers=num_layers,
                 num_heads=num_heads,
+                intermediate_size=4 * hidden_size if intermediate_size is None else intermediate_size,
                 max_length=max_length,
                 dropout=dropout,
                 initializer_range=0.5 * hidden_size**-0.5,  # 0.02 at 768, as usual; 0.02 at 128 learns later and less
                 **{name: shared[name] for name in ("vocab_size", "bos_token_id", "eos_token_id", "pad_token_id")},
             )
-            return cls(cls.config_class(text_config=text_config, **shared))
+            decoder = cls(cls.config_class(text_config=text_config, **shared))
+            if word_embeddings is not None:
+                start_from_embeddings(
+                    decoder.get_input_embeddings(), word_embeddings, vocab_size=len(tokenizer), token_index=token_index
+                )
+            return decoder
+        if word_embeddings is not None:
+            raise ConfigError(
+                f"word_embeddings='{word_embeddings}' and language_model='{language_model}' were given; a language "
+                "model brings its own word embeddings: give one of them"
+            )
         model = load_language_model(
             cls.language_model_class,
             language_model,
@@ -146,6 +164,7 @@ class AutoregressiveDecoder(CaptionDecoder):
         hidden_size: int,
         num_layers: int,
         num_heads: int,
+        intermediate_size: int,
         max_length: int,
         dropout: float,
         **fields: Any,
@@ -197,6 +216,8 @@ class AutoregressiveDecoder(CaptionDecoder):
         generation_config: GenerationConfig | None = None,
         *,
         input_ids: Tensor | None = None,
+        num_candidates: int = 1,
+        seed: int | None = None,
         **kwargs: Any,
     ) -> Tensor:
         """Writes captions: greedy by default, beam search with ``num_beams``, sampling with ``do_sample``.
@@ -207,6 +228,9 @@ class AutoregressiveDecoder(CaptionDecoder):
             generation_config: transformers' ``GenerationConfig``.
             input_ids: int64[B, P] beginning that every caption continues, with its first special token; that token
                 alone by default.
+            num_candidates: Captions sampled for each image, of which the one that agrees most with the others is
+                taken (minimum Bayes risk).
+            seed: Of what is drawn; None draws from torch's own state.
             **kwargs: Fields of ``GenerationConfig`` (``num_beams``, ``do_sample``, ``max_new_tokens``,
                 ``min_new_tokens``, ``top_p``, ...).
 
@@ -214,15 +238,19 @@ class AutoregressiveDecoder(CaptionDecoder):
             int64[B, L] with the beginning, padded with ``pad_token_id``. ``self.evaluations`` tells what it took.
 
         Raises:
-            ConfigError: If an option is unknown or asks for more tokens than the decoder has positions for.
+            ConfigError: If an option is unknown or asks for more tokens than the decoder has positions for, if a seed
+                is given where nothing is drawn, or if candidates are asked for together with beams.
         """
         vision = self._vision(pixel_values, vision_tokens)
         if input_ids is None:
             input_ids = torch.full(
                 (vision.tokens.shape[0], 1), self.config.bos_token_id, device=vision.tokens.device, dtype=torch.long
             )
+        if num_candidates != 1:
+            kwargs = {**kwargs, "do_sample": True, "num_return_sequences": num_candidates}
         settings = self._settings(generation_config, kwargs, input_ids.shape[1])
-        with self._count_forwards() as forwards:
+        _check_draws(settings, num_candidates, seed)
+        with self._count_forwards() as forwards, _drawn_from(seed):
             captions = self._generate(vision, input_ids, settings)
         new = captions[:, input_ids.shape[1] :]
         is_end = new == self.config.eos_token_id
@@ -230,7 +258,11 @@ class AutoregressiveDecoder(CaptionDecoder):
         # transformers' beam search fills with the end token where the padding token is 0.
         new.masked_fill_(ended, self.config.pad_token_id)
         self.evaluations = self._evaluations(ended, settings, len(forwards))
-        return captions
+        if num_candidates == 1:
+            return captions
+        self.evaluations = self.evaluations.view(-1, num_candidates).sum(1)
+        special = [self.config.bos_token_id, self.config.eos_token_id, self.config.pad_token_id]
+        return captions[consensus(captions, num_candidates, special_ids=[i for i in special if i is not None])]
 
     @torch.no_grad()
     def infill(
@@ -339,3 +371,24 @@ class AutoregressiveDecoder(CaptionDecoder):
         if (settings.num_beams or 1) > 1:
             return torch.full((ended.shape[0],), n_forwards * settings.num_beams)
         return (~ended).sum(1).cpu()
+
+
+def _check_draws(settings: GenerationConfig, num_candidates: int, seed: int | None) -> None:
+    if num_candidates < 1 or (num_candidates > 1 and (settings.num_beams or 1) > 1):
+        raise ConfigError(
+            f"num_candidates={num_candidates} with num_beams={settings.num_beams or 1}: candidates are sampled, at least "
+            "1 an image and with one beam"
+        )
+    if seed is not None and not settings.do_sample:
+        raise ConfigError(f"seed={seed}, but nothing is drawn; sample with do_sample=True or num_candidates=8")
+
+
+@contextmanager
+def _drawn_from(seed: int | None) -> Iterator[None]:
+    """Draws of a seed inside, and the state of before afterwards; None leaves torch's own state to run on."""
+    if seed is None:
+        yield
+        return
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        yield

@@ -19,7 +19,6 @@ from vislex.decoders.ladic.config import LadicConfig
 from vislex.decoders.ladic.infill import infill
 from vislex.decoders.ladic.length import LengthHead, bucket
 from vislex.decoders.ladic.losses import cross_entropy, draw, latent_loss
-from vislex.decoders.ladic.mbr import consensus
 from vislex.decoders.ladic.mixture import hidden_share, mixture_mean, token_evidence
 from vislex.decoders.ladic.presets import preset as preset_fields
 from vislex.decoders.ladic.sampling import (
@@ -29,6 +28,7 @@ from vislex.decoders.ladic.sampling import (
     select_rows,
 )
 from vislex.decoders.ladic.words import given_words, whole_captions
+from vislex.decoders.mbr import consensus
 from vislex.decoders.noise import caption_generators
 from vislex.decoders.projection import VisionProjection
 from vislex.diffusion.noise import NoiseSchedule

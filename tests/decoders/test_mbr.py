@@ -3,8 +3,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from vislex.decoders.ladic.mbr import _ngrams as ngrams
-from vislex.decoders.ladic.mbr import consensus, ngram_cosine, ngram_f1
+from vislex.decoders.mbr import _ngrams as ngrams
+from vislex.decoders.mbr import consensus, ngram_cosine, ngram_f1
 from vislex.errors import ConfigError
 from vislex.metrics import score_captions_per_image
 

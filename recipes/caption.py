@@ -23,6 +23,7 @@ from vislex.config import Config
 from vislex.data.sources import describe_source, load_suite
 from vislex.decoders.autoregressive import AutoregressiveDecoder
 from vislex.decoders.base import CaptionDecoder
+from vislex.decoders.budget import decoder_parameters
 from vislex.decoders.factory import create_decoder
 from vislex.decoders.infill import WordPieces
 from vislex.encoders.base import VisionEncoder
@@ -42,7 +43,7 @@ from vislex.training.records import command_line, finish_run, start_run
 from vislex.training.settings import TrainingSettings, total_draws
 from vislex.training.trainer import PartTrainer
 
-__all__ = ["RECIPE", "CaptionConfig", "CaptionParts", "run"]
+__all__ = ["RECIPE", "CaptionConfig", "CaptionParts", "prepare", "run"]
 
 Inputs = Callable[[np.ndarray], dict[str, Any]]
 
@@ -116,6 +117,32 @@ def run(config: CaptionConfig) -> Path:
         The output folder: a ``Captioner`` with its processor and card, ``training.jsonl``, ``run.json``.
     """
     output = start_run("caption", config)
+    captioner, trainer = prepare(config, output)
+    figures = trainer.fit()
+    if trainer.is_world_process_zero():
+        encoder = captioner.encoder
+        captioner.card_notes = _notes(config, figures)
+        captioner.eval().to(getattr(torch, config.save_dtype)).save_pretrained(output)
+        finish_run(
+            "caption",
+            config,
+            output,
+            figures,
+            trainer.plan,
+            suite=describe_source(config.data).provenance,
+            parameters=_parameters(captioner),
+            encoder={"name": config.encoder, "source": encoder.config.source, "spec": encoder.spec.to_dict()},
+        )
+    return output
+
+
+def prepare(config: CaptionConfig, output: Path) -> tuple[Captioner, PartTrainer]:
+    """Builds what ``run`` trains: the captioner, and its trainer with the data.
+
+    Args:
+        config: What is trained.
+        output: Folder of the trainer's log and checkpoints.
+    """
     encoder = _encoder(config)
     set_seed(config.seed)  # after the encoder: decoders of equal sizes start from equal weights, whatever it is
     train, val = _load(config, config.train_split, config.train_size), _load(config, config.val_split, config.val_size)
@@ -124,7 +151,7 @@ def run(config: CaptionConfig) -> Path:
     options = {"max_length": config.max_length, **config.decoder_options}
     if config.prune_vocabulary:
         tokenizer, token_index = prune_tokenizer(tokenizer, (text for own in references for text in own))
-        if options.get("language_model") is not None:
+        if any(options.get(source) is not None for source in ("language_model", "word_embeddings")):
             options["token_index"] = token_index
     decoder = create_decoder(config.decoder, encoder.spec, tokenizer, **options)
     blanks = _fill_in_middle(config, decoder, tokenizer)
@@ -162,21 +189,7 @@ def run(config: CaptionConfig) -> Path:
         validate=Validation(config, val, val_inputs, tokenizer, decoder.config.max_length),
         title=f"{config.encoder} + {config.decoder}",
     )
-    figures = trainer.fit()
-    if trainer.is_world_process_zero():
-        captioner.card_notes = _notes(config, figures)
-        captioner.eval().to(getattr(torch, config.save_dtype)).save_pretrained(output)
-        finish_run(
-            "caption",
-            config,
-            output,
-            figures,
-            trainer.plan,
-            suite=describe_source(config.data).provenance,
-            parameters=_parameters(captioner),
-            encoder={"name": config.encoder, "source": encoder.config.source, "spec": encoder.spec.to_dict()},
-        )
-    return output
+    return captioner, trainer
 
 
 def _encoder(config: CaptionConfig) -> VisionEncoder:
@@ -286,17 +299,10 @@ def _to(batch: dict[str, Any], device: torch.device) -> dict[str, Any]:
 
 
 def _parameters(captioner: Captioner) -> dict[str, int]:
-    """Parameters by part, and those of the comparison's budget: the decoder's without embeddings and tied heads.
-
-    What is frozen in a decoder (the codec of ladic, if it is not trained on) is counted apart.
-    """
-    embeddings = {id(m.weight) for m in captioner.decoder.modules() if isinstance(m, nn.Embedding)}
-    own = list(captioner.decoder.parameters())
+    """Parameters by part, and those of the comparison's budget."""
     return {
         "encoder": sum(p.numel() for p in captioner.encoder.parameters()),
-        "decoder": sum(p.numel() for p in own),
-        "decoder_frozen": sum(p.numel() for p in own if not p.requires_grad),
-        "decoder_budget": sum(p.numel() for p in own if p.requires_grad and id(p) not in embeddings),
+        **decoder_parameters(captioner.decoder),
         "trainable": sum(p.numel() for p in captioner.parameters() if p.requires_grad),
     }
 

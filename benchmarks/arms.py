@@ -152,7 +152,7 @@ def _recipe_config(overrides: list[str]) -> Any:
 
 
 def _recorded_values(folder: Path) -> dict[str, Any]:
-    """``identity`` of the config that ``run.json`` records; fields that are newer than the record have their default."""
+    """``identity`` of the config that ``run.json`` records; fields newer than the record have their default."""
     from vislex.recipes.caption import CaptionConfig
 
     try:

@@ -7,13 +7,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 
 from vislex.benchmarks.caption_data import CaptionData
+from vislex.benchmarks.captioning import score
 from vislex.captioner import Captioner
 from vislex.specs import VisionTokens
 
-__all__ = ["Decoded", "decode", "encode"]
+__all__ = ["Decoded", "decode", "decode_and_score", "encode"]
+
+KEPT = ("CIDEr-D", "scene-F1")  # per-image scores of a row: what intervals are taken of
 
 
 @dataclass(frozen=True)
@@ -63,3 +67,28 @@ def decode(captioner: Captioner, batches: Sequence[VisionTokens], **options: Any
         assert decoder.evaluations is not None
         evaluations += decoder.evaluations.tolist()
     return Decoded(captions, evaluations, time.perf_counter() - started)
+
+
+def decode_and_score(
+    captioner: Captioner, batches: Sequence[VisionTokens], data: CaptionData, **options: Any
+) -> dict[str, Any]:
+    """Captions encoded images and scores the captions: the values of a row.
+
+    Args:
+        captioner: See ``decode``.
+        batches: Of ``encode``.
+        data: Images and references.
+        **options: Of the decoder's ``generate``.
+
+    Returns:
+        "scores", "per_image", mean "evaluations" a caption, "seconds" of the decoding, the first "examples".
+    """
+    made = decode(captioner, batches, **options)
+    scores, per_image = score(dict(zip(data.record.ids, made.captions, strict=True)), data)
+    return {
+        "scores": scores,
+        "per_image": {name: per_image[name] for name in KEPT if name in per_image},
+        "evaluations": float(np.mean(made.evaluations)),
+        "seconds": round(made.seconds, 3),
+        "examples": made.captions[:8],
+    }

@@ -23,8 +23,8 @@ from rich.console import Console
 
 from vislex.benchmarks.caption_data import CaptionData, load_caption_data
 from vislex.benchmarks.caption_models import folder_hash
-from vislex.benchmarks.captioning import score, scorer_ids
-from vislex.benchmarks.encoded import decode, encode
+from vislex.benchmarks.captioning import scorer_ids
+from vislex.benchmarks.encoded import decode_and_score, encode
 from vislex.benchmarks.ladic_arms import ARMS, CLAIMS, SAMPLING_NOISE_FACTOR, Claim
 from vislex.benchmarks.report_plots import PALETTE
 from vislex.benchmarks.row_file import RowFile
@@ -38,7 +38,6 @@ from vislex.specs import VisionTokens
 __all__ = ["judge", "main", "measure", "plot_quality"]
 
 RESULTS = Path(__file__).parent / "results" / "ladic_sampling.json"
-KEPT = ("CIDEr-D", "scene-F1")  # per-image scores in the result file
 
 
 @contextmanager
@@ -71,15 +70,7 @@ def measure(
     assert isinstance(decoder, LadicDecoder)
     given = {name: value for name, value in options.items() if name != SAMPLING_NOISE_FACTOR}
     with _noise_factor(decoder, options.get(SAMPLING_NOISE_FACTOR)):
-        made = decode(captioner, batches, seed=seed, **given)
-    scores, per_image = score(dict(zip(data.record.ids, made.captions, strict=True)), data)
-    return {
-        "scores": scores,
-        "per_image": {name: per_image[name] for name in KEPT if name in per_image},
-        "evaluations": float(np.mean(made.evaluations)),
-        "seconds": round(made.seconds, 3),
-        "examples": made.captions[:8],
-    }
+        return decode_and_score(captioner, batches, data, seed=seed, **given)
 
 
 def judge(rows: Sequence[Mapping[str, Any]], claims: Sequence[Claim] = CLAIMS) -> list[dict[str, Any]]:

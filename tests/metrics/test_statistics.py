@@ -143,7 +143,9 @@ def test_the_interval_of_a_quotient():
     assert found.low < found.ratio < found.high
     assert (found.n, found.n_seeds) == (400, 2)
     # Pairing matters: against other images in another order the same quotient is far less certain.
-    assert found.high - found.low < 0.3 * np.subtract(*[getattr(paired_ratio(a, b[:, ::-1]), e) for e in ("high", "low")])
+    assert found.high - found.low < 0.3 * np.subtract(
+        *[getattr(paired_ratio(a, b[:, ::-1]), e) for e in ("high", "low")]
+    )
     # The quotient's lower end is at 0.9 just where that of the difference to 0.9 b is at 0.
     low = paired_ratio(a[0], b[0]).low
     assert paired_bootstrap(a[0], low * b[0]).low == pytest.approx(0, abs=1e-3)

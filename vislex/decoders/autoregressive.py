@@ -376,8 +376,8 @@ class AutoregressiveDecoder(CaptionDecoder):
 def _check_draws(settings: GenerationConfig, num_candidates: int, seed: int | None) -> None:
     if num_candidates < 1 or (num_candidates > 1 and (settings.num_beams or 1) > 1):
         raise ConfigError(
-            f"num_candidates={num_candidates} with num_beams={settings.num_beams or 1}: candidates are sampled, at least "
-            "1 an image and with one beam"
+            f"num_candidates={num_candidates} with num_beams={settings.num_beams or 1}: candidates are sampled, at "
+            "least 1 an image and with one beam"
         )
     if seed is not None and not settings.do_sample:
         raise ConfigError(f"seed={seed}, but nothing is drawn; sample with do_sample=True or num_candidates=8")

@@ -86,8 +86,8 @@ def start_from_embeddings(
         width = weight.shape[1]
         if width > theirs.shape[1]:
             raise ConfigError(
-                f"the word embeddings of '{source}' have {theirs.shape[1]} dimensions and cannot fill hidden_size {width}; "
-                f"take at most {theirs.shape[1]}"
+                f"the word embeddings of '{source}' have {theirs.shape[1]} dimensions and cannot fill hidden_size "
+                f"{width}; take at most {theirs.shape[1]}"
             )
         centred = theirs - theirs.mean(0)
         axes = torch.linalg.eigh(centred.T @ centred).eigenvectors[:, -width:]  # of the largest eigenvalues

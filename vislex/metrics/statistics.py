@@ -163,8 +163,8 @@ def paired_ratio(
         )
     if not (math.isfinite(observed) and np.isfinite(resampled).all()):
         raise DataError(
-            f"the second arm's mean score is {float(arms[1].mean()):.4g} and zero in some replicates: no quotient; compare "
-            "differences, or take more images"
+            f"the second arm's mean score is {float(arms[1].mean()):.4g} and zero in some replicates: no quotient; "
+            "compare differences, or take more images"
         )
     _, (low, high) = _ends(resampled, confidence)
     return RatioInterval(observed, low, high, n_images, n_seeds, confidence, n_resamples)

@@ -23,11 +23,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from rich.console import Console
-from rich.table import Table
 
 from vislex.benchmarks.against_ar_plot import plot_comparison
 from vislex.benchmarks.against_ar_runs import AgainstARConfig, StyleRuns, reference_lengths
 from vislex.benchmarks.against_ar_tables import by_length, table, verdicts
+from vislex.benchmarks.console_tables import print_rows
 from vislex.benchmarks.experiment import SMOKE
 from vislex.benchmarks.options import parse_options
 from vislex.benchmarks.row_file import RowFile
@@ -36,8 +36,8 @@ from vislex.provenance import collect
 __all__ = ["main"]
 
 SMOKE_SIZES = SMOKE | {
-    "n_latency": 2,
-    "throughput": "[1, 4]",
+    "n_latency": 1,
+    "throughput": "[1, 2]",
     "timed_steps": 2,
     "out": "runs/smoke/ladic_against_ar.json",
     "folder": "runs/smoke/ladic",
@@ -52,6 +52,7 @@ SHOWN = {
     "novelty": 100,
     "evaluations": 1,
     "ms a caption": 1,
+    "CPU ms a caption": 1,
 }
 
 
@@ -71,7 +72,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             | runs.sizes[arm.name].counts
             for arm in config.contenders
         ]
-        _print(console, "parameters", tables["parameters"])
+        print_rows(console, "parameters", tables["parameters"])
         rows = runs.run()
         tables["table"] += table(rows, config.lrs)
         tables["lengths"] += by_length(rows, reference_lengths(runs.data["test_composition"]))
@@ -83,12 +84,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
         return
     rates = {f"captions a second at {size}": 1 for size in config.throughput}
     shown = [_scaled(entry, SHOWN | rates) for entry in tables["table"]]
-    _print(console, "each arm in every way it writes (x 100; chosen on val: *)", shown)
+    print_rows(console, "each arm in every way it writes (x 100; chosen on val: *)", shown)
     lengths = [
         _scaled(entry, {"CIDEr-D": 100, "scene-F1": 100, "ms": 1}, keep=("from", "to", "n"))
         for entry in tables["lengths"]
     ]
-    _print(console, "by words of the references (x 100)", lengths)
+    print_rows(console, "by words of the references (x 100)", lengths)
     for verdict in tables["verdicts"]:
         console.print(_sentence(verdict))
     console.print(f"plot: {plot}")
@@ -98,21 +99,6 @@ def _scaled(entry: Mapping[str, Any], scales: Mapping[str, int], keep: Iterable[
     named = {"style": entry["style"], "arm": entry["arm"], "way": entry["way"] + (" *" if entry.get("chosen") else "")}
     known = {name: None if entry.get(name) is None else scale * entry[name] for name, scale in scales.items()}
     return {**named, **{name: entry[name] for name in keep}, **known}
-
-
-def _print(console: Console, title: str, rows: Sequence[Mapping[str, Any]]) -> None:
-    shown = Table(title=title)
-    for name in rows[0] if rows else ():
-        shown.add_column(name, justify="left" if isinstance(rows[0][name], str) else "right")
-    for row in rows:
-        shown.add_row(*(_cell(value) for value in row.values()))
-    console.print(shown)
-
-
-def _cell(value: Any) -> str:
-    if value is None:
-        return "-"
-    return f"{value:.1f}" if isinstance(value, float) else f"{value:,}" if isinstance(value, int) else str(value)
 
 
 def _sentence(verdict: Mapping[str, Any]) -> str:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-from pydantic import Field, model_validator
+from pydantic import Field, ValidationError, model_validator
 from transformers import PreTrainedTokenizerFast
 
 from vislex.benchmarks.caption_cost import time_captions, time_throughput
@@ -119,11 +119,11 @@ class StyleRuns:
         """Of every arm, by name: that of LaDiC as it is, of the others as wide as equal parameters ask for."""
         given = {name: self._given_size(folder) for name, folder in self.config.arm.items()}
         target = given["ladic"] if "ladic" in given else self._fit("ladic", None)
-        own = {
-            decoder: self._fit(decoder, target.budget) for decoder in {arm.decoder for arm in self.config.contenders}
+        decoders = {arm.decoder for arm in self.config.contenders if arm.name not in given}
+        own = {decoder: self._fit(decoder, target.budget) for decoder in decoders}
+        return {"ladic": target} | {
+            arm.name: given[arm.name] if arm.name in given else own[arm.decoder] for arm in self.config.contenders
         }
-        own["ladic"] = target
-        return {arm.name: given.get(arm.name, own[arm.decoder]) for arm in self.config.contenders} | {"ladic": target}
 
     def _fit(self, decoder: str, target: int | None) -> Fitted:
         options = dict(self._config(decoder, 0, 1e-3).decoder_options)
@@ -164,8 +164,12 @@ class StyleRuns:
         return self._row({"kind": "bound", "data": data.record.key, "scorers": scorer_ids()}, make)
 
     def _step_seconds(self) -> dict[str, Any]:
-        decoders = {"ladic", *(arm.decoder for arm in self.config.contenders if arm.equal == "time")}
-        configs = {decoder: self._config(decoder, 0, self.config.lrs[0], codec=True) for decoder in sorted(decoders)}
+        """Seconds of training steps of LaDiC and of every decoder that trains as long."""
+        configs = {"ladic": self._ladic_config}
+        for arm in self.config.contenders:
+            if arm.equal == "time":
+                size = {"intermediate_size": self.sizes[arm.name].intermediate_size}
+                configs[arm.decoder] = self._config(arm.decoder, 0, self.config.lrs[0], decoder_options=size)
         plans = {name: content_key(identity(config)) for name, config in configs.items()}
 
         def make() -> dict[str, Any]:
@@ -174,19 +178,29 @@ class StyleRuns:
 
         return self._row({"kind": "step seconds", "trainings": plans}, make)
 
+    @functools.cached_property
+    def _ladic_config(self) -> CaptionConfig:
+        """How LaDiC is trained, or was, where a captioner stands for it."""
+        if "ladic" not in self.config.arm:
+            return self._arm_config(CONTENDERS["ladic"], 0, self.config.lrs[0])
+        folder = self.config.arm["ladic"]
+        try:
+            return CaptionConfig.model_validate(read_json(folder / "run.json")["config"])
+        except (KeyError, ValidationError) as error:
+            raise ConfigError(
+                f"'{folder}' does not say how it was trained, so nothing can train for as long; leave out the arms of "
+                "equal time"
+            ) from error
+
     def _steps(self, arm: Contender) -> int:
         if arm.equal == "samples":
             return self.config.steps
         seconds = self._step_seconds()["seconds"]
-        return steps_of_equal_time(self.config.steps, seconds, of=arm.decoder, like="ladic")
+        return steps_of_equal_time(self._ladic_config.steps, seconds, of=arm.decoder, like="ladic")
 
-    def _config(self, decoder: str, seed: int, lr: float, *, codec: bool = False, **changes: Any) -> CaptionConfig:
-        """Of a training at the sizes of the experiment; ``codec``: with LaDiC's trained codec."""
-        options = dict(changes.pop("decoder_options", {}))
-        if codec and decoder == "ladic":
-            options["codec"] = str(self._codec)
-        shared = {"seed": seed, "lr": lr, "style": self.style, "decoder_options": options}
-        return self.config.caption(decoder, **shared, **changes)
+    def _config(self, decoder: str, seed: int, lr: float, **changes: Any) -> CaptionConfig:
+        """Of a training at the sizes of the experiment."""
+        return self.config.caption(decoder, seed=seed, lr=lr, style=self.style, **changes)
 
     @functools.cached_property
     def _codec(self) -> Path:
@@ -199,6 +213,8 @@ class StyleRuns:
 
     def _arm_config(self, arm: Contender, seed: int, lr: float) -> CaptionConfig:
         options = {**arm.options, "intermediate_size": self.sizes[arm.name].intermediate_size}
+        if arm.is_ladic:
+            options["codec"] = str(self._codec)
         changes: dict[str, Any] = {"steps": self._steps(arm)}
         if arm.is_student:
             changes |= {
@@ -206,7 +222,7 @@ class StyleRuns:
                 "distill_options": TEACHER_OPTIONS,
                 "distill_share": self.config.distill_share,
             }
-        return self._config(arm.decoder, seed, lr, codec=True, decoder_options=options, **changes)
+        return self._config(arm.decoder, seed, lr, decoder_options=options, **changes)
 
     @functools.cached_property
     def _teacher(self) -> Path:

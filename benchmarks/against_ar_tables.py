@@ -50,7 +50,7 @@ def table(rows: Sequence[Row], lrs: Sequence[float] = ()) -> list[dict[str, Any]
     entries = []
     for (arm, way), group in _grouped(_captions(rows, "test_composition")):
         own = [trainings[row["training"]] for row in group]
-        scores = {name: _mean(row["scores"].get(name) for row in group) for name in QUALITY}
+        scores = {name: _mean([row["scores"].get(name) for row in group]) for name in QUALITY}
         entry: dict[str, Any] = {"style": group[0]["style"], "arm": arm, "way": way, "chosen": chosen[arm] == way}
         entry |= {"seeds": len(group), **scores, "evaluations": _mean(row["evaluations"] for row in group)}
         entry |= _cost(costs.get((arm, way)))
@@ -59,7 +59,7 @@ def table(rows: Sequence[Row], lrs: Sequence[float] = ()) -> list[dict[str, Any]
         counts = own[0]["parameters"]
         entry |= {"trained parameters": counts["decoder_budget"], "frozen in the decoder": counts["decoder_frozen"]}
         entries.append(entry | {"frozen in the encoder": counts.get("encoder")})
-    return sorted(entries, key=lambda entry: -entry["CIDEr-D"])
+    return sorted(entries, key=lambda entry: -float(entry["CIDEr-D"]))
 
 
 def verdicts(rows: Sequence[Row]) -> list[dict[str, Any]]:
@@ -74,7 +74,7 @@ def verdicts(rows: Sequence[Row]) -> list[dict[str, Any]]:
         for arm, way in ways.items()
     }
     ceiling = next((row["scores"].get("CIDEr-D") for row in rows if row["kind"] == "bound"), None)
-    ranked = sorted(val, key=lambda arm: -val[arm])
+    ranked = sorted(val, key=lambda arm: -(val[arm] or 0.0))
     ours = [arm for arm in ranked if CONTENDERS[arm].is_ladic]
     rivals = [arm for arm in ranked if CONTENDERS[arm].is_autoregressive]
     groups = {"any": rivals}

@@ -64,7 +64,7 @@ def compare_arms(scores: Mapping[str, Mapping[int, Sequence[float]]], *, arm: st
             continue
         a, b = (np.array([side[seed] for seed in seeds]) for side in (scores[arm], theirs))
         interval = paired_bootstrap(a, b)
-        values = {"arm": arm, "rival": rival, "scene-F1": [float(a.mean()), float(b.mean())]}
+        values: dict[str, Any] = {"arm": arm, "rival": rival, "scene-F1": [float(a.mean()), float(b.mean())]}
         values |= {"difference": interval.difference, "low": interval.low, "high": interval.high}
         found.append({**values, "n": interval.n, "seeds": interval.n_seeds, "verdict": verdict(interval)})
     return found

@@ -211,7 +211,7 @@ def test_it_runs_and_goes_on_where_it_stopped(
     given = ["--smoke", "--arms", "cross_attention,ladic", "--arm", f"ladic={by_arm['ladic']['folder']}", *shared]
     main(given)
     added = json.loads(out.read_text())["rows"][len(content["rows"]) :]
-    assert [row["config"] for row in added if row["kind"] == "training"][0].keys() == {"sha256"}
+    assert next(row["config"].keys() for row in added if row["kind"] == "training") == {"sha256"}
     ours = [
         [r["scores"] for r in rows if r["kind"] == "captions" and r["arm"] == "ladic"]
         for rows in (added, content["rows"])

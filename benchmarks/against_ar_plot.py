@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 from vislex.benchmarks.contenders import CONTENDERS
-from vislex.benchmarks.report_plots import PALETTE
 
 __all__ = ["plot_comparison"]
 
@@ -20,12 +19,14 @@ def plot_comparison(entries: Sequence[Mapping[str, Any]], lengths: Sequence[Mapp
         lengths: Of ``by_length``, of all styles.
         path: PNG file.
     """
+    import matplotlib
     from matplotlib.figure import Figure
+    from matplotlib.ticker import NullFormatter
 
     styles = list(dict.fromkeys(entry["style"] for entry in entries))
     figure = Figure(figsize=(13.5, 4.2 * len(styles)), layout="constrained")
     panels = figure.subplots(len(styles), 3, squeeze=False)
-    colours = {arm: PALETTE[place % len(PALETTE)] for place, arm in enumerate(CONTENDERS)}
+    colours = {arm: matplotlib.colormaps["tab10"](place) for place, arm in enumerate(CONTENDERS)}
     for axes, style in zip(panels, styles, strict=True):
         for entry in (e for e in entries if e["style"] == style and e["ms a caption"] is not None):
             arm = entry["arm"]
@@ -38,6 +39,8 @@ def plot_comparison(entries: Sequence[Mapping[str, Any]], lengths: Sequence[Mapp
                 label=arm if entry["chosen"] else None,
             )
         axes[0].set_xscale("log")
+        axes[0].xaxis.set_major_formatter(lambda value, _: f"{value:g}")
+        axes[0].xaxis.set_minor_formatter(NullFormatter())
         axes[0].set_xlabel("ms a caption at batch 1, image encoding included")
         axes[0].set_ylabel("CIDEr-D x 100")
         for panel, metric in ((axes[1], "CIDEr-D"), (axes[2], "scene-F1")):

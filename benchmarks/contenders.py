@@ -54,6 +54,7 @@ CONTENDERS = {
     )
 }
 
+_LADIC = {"sampler": "dpmsolver++", "num_inference_steps": 8, "guidance_scale": 0.0}
 _WAYS: dict[str, dict[str, dict[str, Any]]] = {
     "autoregressive": {
         "greedy": {},
@@ -62,15 +63,11 @@ _WAYS: dict[str, dict[str, dict[str, Any]]] = {
         "consensus of 8, temperature 0.5": {"num_candidates": 8, "seed": 0, "temperature": 0.5},
     },
     "ladic": {
-        "8 steps": {"sampler": "dpmsolver++", "num_inference_steps": 8, "guidance_scale": 0.0},
-        "8 guided steps": {"sampler": "dpmsolver++", "num_inference_steps": 8, "guidance_scale": 1.0},
-        "30 steps": {"sampler": "dpmsolver++", "num_inference_steps": 30, "guidance_scale": 0.0},
-        "consensus of 8": {
-            "sampler": "dpmsolver++",
-            "num_inference_steps": 8,
-            "guidance_scale": 0.0,
-            "num_candidates": 8,
-        },
+        "8 steps": _LADIC,
+        "8 guided steps": {**_LADIC, "guidance_scale": 1.0},
+        "30 steps": {**_LADIC, "num_inference_steps": 30},
+        "consensus of 8": {**_LADIC, "num_candidates": 8, "temperature": 1.0},
+        "consensus of 8, temperature 0.5": {**_LADIC, "num_candidates": 8, "temperature": 0.5},
     },
     "masked": {
         "8 steps": {"num_inference_steps": 8},

@@ -17,6 +17,7 @@ from vislex.decoders.base import CaptionDecoder
 from vislex.decoders.budget import decoder_parameters
 from vislex.decoders.factory import create_decoder
 from vislex.decoders.ladic.codec import LatentCodec, LatentCodecConfig
+from vislex.decoders.ladic.config import LadicConfig
 from vislex.errors import ConfigError
 from vislex.recipes.ladic_codec import LadicCodecConfig
 from vislex.specs import EncoderSpec
@@ -78,6 +79,9 @@ def count(
         tokenizer: Of the captions.
         options: Of ``create_decoder``; ``codec`` may be a planned one.
     """
+    codec = options.get("codec")
+    if isinstance(codec, LatentCodec) and codec.device.type == "meta":  # it holds no latents to measure
+        options = {"log_snr": LadicConfig.log_snr, **options}
     with torch.device("meta"):
         made = create_decoder(decoder, spec, tokenizer, **options)
     return trained_parameters(made)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,11 +11,11 @@ from typing import Any
 from pydantic import ValidationError
 
 from vislex.benchmarks.caption_models import learning_curve, read_json
-from vislex.benchmarks.results import ModelInfo, Origin, content_key
+from vislex.benchmarks.results import ModelInfo, Origin
 from vislex.benchmarks.summary import UNTRAINED
+from vislex.benchmarks.trainings import identity, train_once
 from vislex.errors import CheckpointError
 from vislex.hub import shipped
-from vislex.training.records import NOT_IDENTITY
 
 __all__ = ["Arm", "TrainedArm", "shipped_arm", "train_arm"]
 
@@ -73,7 +72,7 @@ class Arm:
 
     def identity(self, budget: str, extra: Sequence[str], lrs: Sequence[float]) -> dict[str, Any]:
         """What determines the trained weights, for the key of a run: the recipe's whole resolved config."""
-        return {"config": _values(_recipe_config(self.overrides(budget, extra))), "lrs": list(lrs)}
+        return {"config": identity(_recipe_config(self.overrides(budget, extra))), "lrs": list(lrs)}
 
 
 @dataclass(frozen=True)
@@ -108,7 +107,7 @@ def shipped_arm(arm: Arm, *, budget: str, overrides: Sequence[str] = (), lrs: Se
         CheckpointError: If this installation has none, or it was trained by another configuration.
     """
     folder = shipped(arm.shipped_name)
-    wanted = _values(_recipe_config(arm.overrides(budget, overrides)))
+    wanted = identity(_recipe_config(arm.overrides(budget, overrides)))
     found = _recorded_values(folder)
     changed = sorted(key for key in wanted if wanted[key] != found[key])
     if changed or lrs:
@@ -138,17 +137,11 @@ def train_arm(
 
 
 def _train(arm: Arm, budget: str, folder: Path, overrides: list[str]) -> TrainedArm:
-    from vislex.recipes import caption
+    from vislex.recipes.caption import RECIPE
 
-    config = _recipe_config(arm.overrides(budget, overrides))
-    values = _values(config)
     name = f"{arm.row} {arm.seed}".replace(" + ", "__").replace(" ", "-seed").replace(":", "_").replace("/", "_")
-    target = folder / f"{name}-{content_key(values)[:8]}"
-    if (target / "run.json").is_file():
-        return TrainedArm(arm, target, "trained", 0.0, values)
-    begun = time.perf_counter()
-    made = caption.run(config.model_copy(update={"output_dir": target}))
-    return TrainedArm(arm, Path(made), "trained live", time.perf_counter() - begun, values)
+    made = train_once(RECIPE, _recipe_config(arm.overrides(budget, overrides)), folder, name)
+    return TrainedArm(arm, made.folder, "trained" if made.was_there else "trained live", made.seconds, made.config)
 
 
 def _recipe_config(overrides: list[str]) -> Any:
@@ -158,17 +151,12 @@ def _recipe_config(overrides: list[str]) -> Any:
     return load_config(CaptionConfig, None, overrides)
 
 
-def _values(config: Any) -> dict[str, Any]:
-    """What of a recipe's config determines the trained weights."""
-    return dict(config.model_dump(mode="json", exclude=set(NOT_IDENTITY)))
-
-
 def _recorded_values(folder: Path) -> dict[str, Any]:
-    """``_values`` of the config that ``run.json`` records; fields that are newer than the record have their default."""
+    """``identity`` of the config that ``run.json`` records; fields newer than the record have their default."""
     from vislex.recipes.caption import CaptionConfig
 
     try:
-        return _values(CaptionConfig.model_validate(read_json(folder / "run.json")["config"]))
+        return identity(CaptionConfig.model_validate(read_json(folder / "run.json")["config"]))
     except (KeyError, ValidationError) as error:
         raise CheckpointError(
             f"'{folder.name}' does not say how it was trained, or was trained by another version of the recipe"

@@ -12,6 +12,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
 from vislex import provenance
+from vislex.benchmarks.caption_cost import time_captions
 from vislex.benchmarks.caption_data import (
     CaptionData,
     constant_caption,
@@ -118,7 +119,8 @@ def evaluate(
         evaluations += [caption.evaluations for caption in made]
         if on_progress is not None:
             on_progress(len(chunk))
-    latencies = _latencies(model, data, n_latency, settings)
+    timed = time_captions(model, data.images(n_latency), **settings)
+    latencies = [caption.milliseconds for caption in timed]
     scores, per_image = score(dict(zip(data.record.ids, captions, strict=True)), data)
     low, middle, high = np.quantile(latencies, [0.25, 0.5, 0.75]) if latencies else (None, None, None)
     timing = Timing(
@@ -237,16 +239,6 @@ def _bound(
         per_image=per_image,
         captions=list(captions),
     )
-
-
-def _latencies(model: CaptionModel, data: CaptionData, n: int, settings: dict[str, Any]) -> list[float]:
-    """Milliseconds of one caption at a time."""
-    taken = []
-    for image in data.images(n):
-        started = time.perf_counter()
-        model.caption([image], batch_size=1, **settings)
-        taken.append(1000 * (time.perf_counter() - started))
-    return taken
 
 
 def _traces(model: CaptionModel, data: CaptionData, n: int, settings: dict[str, Any]) -> dict[str, list[Step]]:

@@ -13,19 +13,18 @@ from __future__ import annotations
 
 import argparse
 import fnmatch
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from rich.console import Console
 
 from vislex.benchmarks.caption_data import CaptionData, load_caption_data
 from vislex.benchmarks.caption_models import folder_hash
-from vislex.benchmarks.captioning import score, scorer_ids
+from vislex.benchmarks.captioning import scorer_ids
+from vislex.benchmarks.encoded import decode_and_score, encode
 from vislex.benchmarks.ladic_arms import ARMS, CLAIMS, SAMPLING_NOISE_FACTOR, Claim
 from vislex.benchmarks.report_plots import PALETTE
 from vislex.benchmarks.row_file import RowFile
@@ -39,18 +38,6 @@ from vislex.specs import VisionTokens
 __all__ = ["judge", "main", "measure", "plot_quality"]
 
 RESULTS = Path(__file__).parent / "results" / "ladic_sampling.json"
-KEPT = ("CIDEr-D", "scene-F1")  # per-image scores in the result file
-
-
-@torch.inference_mode()
-def encode(captioner: Captioner, data: CaptionData, batch_size: int) -> list[VisionTokens]:
-    """The vision tokens of all images, a batch an entry."""
-    assert captioner.processor is not None
-    batches = []
-    for chunk in data.chunks(batch_size):
-        inputs = captioner.processor(chunk).to(captioner.device)
-        batches.append(captioner.encode(**inputs))
-    return batches
 
 
 @contextmanager
@@ -64,7 +51,6 @@ def _noise_factor(decoder: LadicDecoder, factor: float | None) -> Iterator[None]
         decoder.sampling_schedule = own
 
 
-@torch.inference_mode()
 def measure(
     captioner: Captioner, batches: Sequence[VisionTokens], data: CaptionData, options: Mapping[str, Any], seed: int
 ) -> dict[str, Any]:
@@ -82,26 +68,9 @@ def measure(
     """
     decoder = captioner.decoder
     assert isinstance(decoder, LadicDecoder)
-    assert captioner.processor is not None
     given = {name: value for name, value in options.items() if name != SAMPLING_NOISE_FACTOR}
-    captions: list[str] = []
-    evaluations: list[int] = []
-    started = time.perf_counter()
     with _noise_factor(decoder, options.get(SAMPLING_NOISE_FACTOR)):
-        for vision in batches:
-            indices = torch.arange(len(captions), len(captions) + len(vision.tokens))
-            ids = decoder.generate(vision_tokens=vision, indices=indices, seed=seed, **given)
-            captions += captioner.processor.decode_captions(ids)
-            evaluations += decoder.evaluations.tolist()  # type: ignore[union-attr]
-    seconds = time.perf_counter() - started
-    scores, per_image = score(dict(zip(data.record.ids, captions, strict=True)), data)
-    return {
-        "scores": scores,
-        "per_image": {name: per_image[name] for name in KEPT if name in per_image},
-        "evaluations": float(np.mean(evaluations)),
-        "seconds": round(seconds, 3),
-        "examples": captions[:8],
-    }
+        return decode_and_score(captioner, batches, data, seed=seed, **given)
 
 
 def judge(rows: Sequence[Mapping[str, Any]], claims: Sequence[Claim] = CLAIMS) -> list[dict[str, Any]]:

@@ -44,7 +44,7 @@ from vislex.training.records import start_run
 from vislex.training.settings import total_draws
 from vislex.training.trainer import PartTrainer
 
-__all__ = ["RECIPE", "CaptionConfig", "CaptionParts", "run"]
+__all__ = ["RECIPE", "CaptionConfig", "CaptionParts", "prepare", "run"]
 
 
 class CaptionParts(Config):
@@ -100,6 +100,30 @@ def run(config: CaptionConfig) -> Path:
         The output folder: a ``Captioner`` with its processor and card, ``training.jsonl``, ``run.json``.
     """
     output = start_run("caption", config)
+    captioner, trainer = prepare(config, output)
+    figures = trainer.fit()
+    start = "its pretrained weights" if config.pretrained else "random weights"
+    encoder = captioner.encoder
+    save_captioner(
+        "caption",
+        captioner,
+        config,
+        trainer,
+        figures,
+        output=output,
+        summary=f"Encoder `{config.encoder}` from {start} ({config.parts.encoder.mode}), decoder `{config.decoder}`",
+        encoder={"name": config.encoder, "source": encoder.config.source, "spec": encoder.spec.to_dict()},
+    )
+    return output
+
+
+def prepare(config: CaptionConfig, output: Path) -> tuple[Captioner, PartTrainer]:
+    """Builds what ``run`` trains: the captioner, and its trainer with the data.
+
+    Args:
+        config: What is trained.
+        output: Folder of the trainer's log and checkpoints.
+    """
     encoder = _encoder(config)
     set_seed(config.seed)  # after the encoder: decoders of equal sizes start from equal weights, whatever it is
     train, val = load_splits(config)
@@ -108,7 +132,7 @@ def run(config: CaptionConfig) -> Path:
     options = {"max_length": config.max_length, **config.decoder_options}
     if config.prune_vocabulary:
         tokenizer, token_index = prune_tokenizer(tokenizer, (text for own in references for text in own))
-        if options.get("language_model") is not None:
+        if any(options.get(source) is not None for source in ("language_model", "word_embeddings")):
             options["token_index"] = token_index
     decoder = create_decoder(config.decoder, encoder.spec, tokenizer, **options)
     blanks = _fill_in_middle(config, decoder, tokenizer)
@@ -148,19 +172,7 @@ def run(config: CaptionConfig) -> Path:
         validate=Validation(config, val, val_inputs, tokenizer, decoder.config.max_length),
         title=f"{config.encoder} + {config.decoder}",
     )
-    figures = trainer.fit()
-    start = "its pretrained weights" if config.pretrained else "random weights"
-    save_captioner(
-        "caption",
-        captioner,
-        config,
-        trainer,
-        figures,
-        output=output,
-        summary=f"Encoder `{config.encoder}` from {start} ({config.parts.encoder.mode}), decoder `{config.decoder}`",
-        encoder={"name": config.encoder, "source": encoder.config.source, "spec": encoder.spec.to_dict()},
-    )
-    return output
+    return captioner, trainer
 
 
 def _encoder(config: CaptionConfig) -> VisionEncoder:

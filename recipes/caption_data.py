@@ -199,16 +199,9 @@ def _to(batch: dict[str, Any], device: torch.device) -> dict[str, Any]:
 
 
 def _parameters(captioner: Captioner) -> dict[str, int]:
-    """Parameters by part, and those of the comparison's budget: the decoder's without embeddings and tied heads.
-
-    What is frozen in a decoder (the codec of ladic, if it is not trained on) is counted apart.
-    """
-    embeddings = {id(m.weight) for m in captioner.decoder.modules() if isinstance(m, nn.Embedding)}
-    own = list(captioner.decoder.parameters())
+    """Parameters by part, and those of the comparison's budget."""
     return {
         "encoder": sum(p.numel() for p in captioner.encoder.parameters()),
-        "decoder": sum(p.numel() for p in own),
-        "decoder_frozen": sum(p.numel() for p in own if not p.requires_grad),
-        "decoder_budget": sum(p.numel() for p in own if p.requires_grad and id(p) not in embeddings),
+        **decoder_parameters(captioner.decoder),
         "trainable": sum(p.numel() for p in captioner.parameters() if p.requires_grad),
     }

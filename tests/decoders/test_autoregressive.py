@@ -6,9 +6,12 @@ import pytest
 import torch
 import torch.nn.functional as F
 from safetensors import safe_open
-from transformers import BertConfig, BertLMHeadModel, GenerationConfig, GPT2Config, GPT2LMHeadModel
+from transformers import BertConfig, BertLMHeadModel, BertModel, GenerationConfig, GPT2Config, GPT2LMHeadModel
 
 from vislex.decoders.base import CaptionDecoder
+from vislex.decoders.factory import create_decoder
+from vislex.decoders.ladic.codec import LatentCodec
+from vislex.decoders.mbr import consensus
 from vislex.errors import CheckpointError, ConfigError, SpecError, UnknownNameError
 from vislex.specs import EncoderSpec, Grid, VisionTokens
 from vislex.text import encode_captions, load_tokenizer, minilm_folder, prune_tokenizer
@@ -207,3 +210,53 @@ def test_names_are_exact(spec: EncoderSpec, tokenizer: object) -> None:
         create_decoder("cross_attentoin", spec, tokenizer)
     with pytest.raises(ConfigError, match="multiple of num_heads"):
         create_decoder("prefix", spec, tokenizer, hidden_size=30, num_heads=4)
+
+
+def test_candidates_are_drawn_from_a_seed_and_one_is_chosen(decoder: CaptionDecoder) -> None:
+    fixed = {"min_new_tokens": 6, "max_new_tokens": 6, "seed": 3}
+    state = torch.random.get_rng_state()
+    drawn = decoder.generate(vision_tokens=tokens(), do_sample=True, num_return_sequences=5, **fixed)
+    chosen = decoder.generate(vision_tokens=tokens(), num_candidates=5, **fixed)
+    assert torch.equal(torch.random.get_rng_state(), state)
+    assert chosen.shape[0] == 3
+    assert decoder.evaluations.tolist() == [30, 30, 30]
+    special = [decoder.config.bos_token_id, decoder.config.eos_token_id, decoder.config.pad_token_id]
+    assert torch.equal(chosen, drawn[consensus(drawn, 5, special_ids=special)])
+    assert not torch.equal(chosen, decoder.generate(vision_tokens=tokens(), num_candidates=5, **{**fixed, "seed": 4}))
+    with pytest.raises(ConfigError, match="seed=3, but nothing is drawn"):
+        decoder.generate(vision_tokens=tokens(), seed=3)
+    with pytest.raises(ConfigError, match="num_candidates=2 with num_beams=3"):
+        decoder.generate(vision_tokens=tokens(), num_candidates=2, num_beams=3)
+
+
+def test_word_embeddings_start_from_a_text_model(
+    make_decoder: Callable[..., CaptionDecoder], spec: EncoderSpec, tokenizer: object
+) -> None:
+    wide = load_tokenizer().get_vocab()
+    index = torch.tensor([wide[piece] for piece in sorted(tokenizer.get_vocab(), key=tokenizer.get_vocab().get)])
+    theirs = BertModel.from_pretrained(minilm_folder()).get_input_embeddings().weight.detach()[index]
+    sizes = {"hidden_size": 32, "num_layers": 1, "num_heads": 4, "max_length": 16, "token_index": index}
+    for name in ("cross_attention", "prefix"):
+        random = create_decoder(name, spec, tokenizer, **sizes).get_input_embeddings().weight.detach()
+        made = create_decoder(name, spec, tokenizer, word_embeddings="minilm", **sizes)
+        own = made.get_input_embeddings().weight.detach()
+        assert own.std() == pytest.approx(float(random.std()), rel=0.2)
+        # With fewer word pieces than dimensions, all their distances would fit; 32 components keep most of them.
+        assert torch.corrcoef(torch.stack([torch.pdist(own), torch.pdist(theirs)]))[0, 1] > 0.9
+    with pytest.raises(ConfigError, match="cannot fill hidden_size 400"):
+        create_decoder("prefix", spec, tokenizer, word_embeddings="minilm", **{**sizes, "hidden_size": 400})
+    with pytest.raises(ConfigError, match="brings its own word embeddings"):
+        create_decoder("cross_attention", spec, tokenizer, word_embeddings="minilm", language_model="minilm", **sizes)
+
+
+@pytest.mark.parametrize("name", ["cross_attention", "prefix", "masked", "ladic"])
+def test_the_width_of_the_mlps_is_an_option(
+    make_decoder: Callable[..., CaptionDecoder], name: str, codec: LatentCodec
+) -> None:
+    own = {"codec": codec} if name == "ladic" else {}
+    counts = [
+        sum(p.numel() for p in make_decoder(name, intermediate_size=size, **own).parameters())
+        for size in (None, 128, 136)
+    ]
+    assert counts[0] == counts[1]
+    assert counts[2] - counts[1] == 2 * 8 * (2 * 32 + 1)  # two layers, both matrices and the inner bias

@@ -9,6 +9,7 @@ from vislex.metrics import (
     bootstrap_bleu,
     exact_binomial_interval,
     paired_bootstrap,
+    paired_ratio,
     score_captions,
     score_captions_per_image,
     verdict,
@@ -131,3 +132,22 @@ def test_impossible_arguments_are_refused():
         paired_bootstrap(np.ones(2), np.ones(2), confidence=1.0)
     with pytest.raises(DataError, match="BLEU-5"):
         bootstrap_bleu(np.ones((2, 10)), np.ones((2, 10)), n=5)
+
+
+def test_the_interval_of_a_quotient():
+    rng = np.random.default_rng(0)
+    b = rng.uniform(0.5, 1.5, (2, 400))
+    a = 0.9 * b + rng.normal(0, 0.05, (2, 400))
+    found = paired_ratio(a, b)
+    assert found.ratio == pytest.approx(0.9, abs=0.01)
+    assert found.low < found.ratio < found.high
+    assert (found.n, found.n_seeds) == (400, 2)
+    # Pairing matters: against other images in another order the same quotient is far less certain.
+    assert found.high - found.low < 0.3 * np.subtract(
+        *[getattr(paired_ratio(a, b[:, ::-1]), e) for e in ("high", "low")]
+    )
+    # The quotient's lower end is at 0.9 just where that of the difference to 0.9 b is at 0.
+    low = paired_ratio(a[0], b[0]).low
+    assert paired_bootstrap(a[0], low * b[0]).low == pytest.approx(0, abs=1e-3)
+    with pytest.raises(DataError, match="no quotient"):
+        paired_ratio(a, np.zeros_like(b))

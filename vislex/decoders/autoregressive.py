@@ -18,7 +18,7 @@ from transformers.configuration_utils import SubConfigSpec
 from vislex.decoders.base import CaptionDecoder, CaptionDecoderConfig, CaptionDecoderOutput, shared_fields
 from vislex.decoders.draws import WARPERS, Draws
 from vislex.decoders.infill import Filled, Template
-from vislex.decoders.language_model import load_language_model
+from vislex.decoders.language_model import load_language_model, start_from_embeddings
 from vislex.decoders.left_to_right import InfillMode, fill_left_to_right, prompt_template
 from vislex.decoders.mbr import consensus
 from vislex.decoders.noise import caption_generators
@@ -91,9 +91,11 @@ class AutoregressiveDecoder(CaptionDecoder):
         hidden_size: int = 192,
         num_layers: int = 4,
         num_heads: int = 6,
+        intermediate_size: int | None = None,
         max_length: int = 32,
         dropout: float = 0.1,
         label_smoothing: float = 0.0,
+        word_embeddings: str | Path | None = None,
         language_model: str | Path | None = None,
         token_index: Tensor | None = None,
     ) -> Self:
@@ -105,15 +107,19 @@ class AutoregressiveDecoder(CaptionDecoder):
             hidden_size: Width.
             num_layers: Number of layers.
             num_heads: Attention heads; they divide ``hidden_size``.
+            intermediate_size: Width inside the MLPs; four times ``hidden_size`` by default.
             max_length: Longest caption in tokens, special tokens included.
             dropout: Dropout of a new text model; a pretrained one keeps its own unless the decoder says otherwise.
             label_smoothing: Label smoothing in training.
+            word_embeddings: Folder or hub id of a text model, or "minilm", from whose word embeddings those of a new
+                text model start, reduced to ``hidden_size``; random ones by default.
             language_model: Folder or hub id of a text model, whose weights and sizes the decoder starts from: a causal
                 language model for ``prefix``; a BERT or "minilm" for ``cross_attention``, whose cross-attention is new.
             token_index: The ``index_map`` of ``prune_tokenizer``, where the tokenizer is a pruned one of that model.
 
         Raises:
-            ConfigError: If ``num_heads`` does not divide ``hidden_size``.
+            ConfigError: If ``num_heads`` does not divide ``hidden_size``, or ``word_embeddings`` are asked for beside a
+                ``language_model``, which has its own.
         """
         shared = shared_fields(spec, tokenizer, max_length) | {"label_smoothing": label_smoothing}
         if language_model is None:
@@ -124,12 +130,23 @@ class AutoregressiveDecoder(CaptionDecoder):
                 hidden_size=hidden_size,
                 num_layers=num_layers,
                 num_heads=num_heads,
+                intermediate_size=4 * hidden_size if intermediate_size is None else intermediate_size,
                 max_length=max_length,
                 dropout=dropout,
                 initializer_range=0.5 * hidden_size**-0.5,  # 0.02 at 768, as usual; 0.02 at 128 learns later and less
                 **{name: shared[name] for name in ("vocab_size", "bos_token_id", "eos_token_id", "pad_token_id")},
             )
-            return cls(cls.config_class(text_config=text_config, **shared))
+            decoder = cls(cls.config_class(text_config=text_config, **shared))
+            if word_embeddings is not None:
+                start_from_embeddings(
+                    decoder.get_input_embeddings(), word_embeddings, vocab_size=len(tokenizer), token_index=token_index
+                )
+            return decoder
+        if word_embeddings is not None:
+            raise ConfigError(
+                f"word_embeddings='{word_embeddings}' and language_model='{language_model}' were given; a language "
+                "model brings its own word embeddings: give one of them"
+            )
         model = load_language_model(
             cls.language_model_class,
             language_model,
@@ -150,6 +167,7 @@ class AutoregressiveDecoder(CaptionDecoder):
         hidden_size: int,
         num_layers: int,
         num_heads: int,
+        intermediate_size: int,
         max_length: int,
         dropout: float,
         **fields: Any,

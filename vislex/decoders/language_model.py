@@ -7,12 +7,12 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import PreTrainedModel
+from transformers import AutoModel, PreTrainedModel
 
 from vislex.errors import CheckpointError, ConfigError
 from vislex.text import minilm_folder
 
-__all__ = ["load_language_model"]
+__all__ = ["load_language_model", "start_from_embeddings"]
 
 
 def load_language_model(
@@ -60,3 +60,37 @@ def _keep_tokens(model: PreTrainedModel, token_index: Tensor) -> None:
     head.weight.copy_(weight)
     if bias is not None and isinstance(head, nn.Linear):
         head.bias.copy_(bias)
+
+
+@torch.no_grad()
+def start_from_embeddings(
+    embedding: nn.Module, source: str | Path, *, vocab_size: int, token_index: Tensor | None = None
+) -> None:
+    """Starts an embedding from a text model's: its principal components, as many as fit, at the embedding's own scale.
+
+    Args:
+        embedding: ``nn.Embedding`` of ``vocab_size`` rows and a width of at most the text model's, changed in place.
+        source: Folder, hub id or "minilm".
+        vocab_size: Number of entries of the tokenizer.
+        token_index: int64[vocab_size] from ``prune_tokenizer``.
+
+    Raises:
+        CheckpointError: If nothing can be read from ``source``.
+        ConfigError: If the embedding is wider than the text model's, or the tokenizer does not fit.
+    """
+    weight: Tensor = embedding.weight  # type: ignore[assignment]
+    with torch.device("cpu"):
+        rows = torch.arange(vocab_size) if token_index is None else token_index
+        model = load_language_model(AutoModel, source, vocab_size=int(rows.max()) + 1)
+        theirs = model.get_input_embeddings().weight[rows].float()
+        width = weight.shape[1]
+        if width > theirs.shape[1]:
+            raise ConfigError(
+                f"the word embeddings of '{source}' have {theirs.shape[1]} dimensions and cannot fill hidden_size "
+                f"{width}; take at most {theirs.shape[1]}"
+            )
+        centred = theirs - theirs.mean(0)
+        axes = torch.linalg.eigh(centred.T @ centred).eigenvectors[:, -width:]  # of the largest eigenvalues
+        reduced = centred @ axes
+    own = weight.std() if not weight.is_meta else 1.0
+    weight[: len(rows)].copy_(reduced / reduced.std() * own)

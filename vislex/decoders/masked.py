@@ -37,6 +37,7 @@ class MaskedConfig(CaptionDecoderConfig):
     """Config of ``MaskedDecoder``.
 
     Attributes:
+        intermediate_size: Width inside the MLPs; None is four times ``hidden_size``.
         mask_token_id: Stands for a word that is not known.
         weighting: "elbo" weights a masked word by 1 / (share masked), which makes the loss a bound of the captions'
             negative log-likelihood (LLaDA, arXiv 2502.09992, eq. 3 and 6); "uniform" weights all masked words equally.
@@ -49,6 +50,7 @@ class MaskedConfig(CaptionDecoderConfig):
     hidden_size: int = 192
     num_layers: int = 4
     num_heads: int = 6
+    intermediate_size: int | None = None
     dropout: float = 0.1
     mask_token_id: int = 103
     weighting: str = "elbo"
@@ -78,7 +80,7 @@ class MaskedDecoder(CaptionDecoder):
             hidden_size=width,
             num_layers=config.num_layers,
             num_heads=config.num_heads,
-            intermediate_size=4 * width,
+            intermediate_size=config.intermediate_size or 4 * width,
             max_length=config.max_length,
             vision_dim=width,
             dropout=config.dropout,
@@ -97,6 +99,7 @@ class MaskedDecoder(CaptionDecoder):
         hidden_size: int = 192,
         num_layers: int = 4,
         num_heads: int = 6,
+        intermediate_size: int | None = None,
         max_length: int = 32,
         dropout: float = 0.1,
         label_smoothing: float = 0.0,
@@ -111,6 +114,7 @@ class MaskedDecoder(CaptionDecoder):
             hidden_size: Width.
             num_layers: Number of layers.
             num_heads: Attention heads; they divide ``hidden_size``.
+            intermediate_size: See ``MaskedConfig``.
             max_length: Longest caption in tokens, special tokens included.
             dropout: Dropout of attention and residual branches.
             label_smoothing: Label smoothing in training.
@@ -130,6 +134,7 @@ class MaskedDecoder(CaptionDecoder):
                 hidden_size=hidden_size,
                 num_layers=num_layers,
                 num_heads=num_heads,
+                intermediate_size=intermediate_size,
                 dropout=dropout,
                 label_smoothing=label_smoothing,
                 weighting=weighting,

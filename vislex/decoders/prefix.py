@@ -45,6 +45,7 @@ class PrefixDecoder(AutoregressiveDecoder):
         hidden_size: int,
         num_layers: int,
         num_heads: int,
+        intermediate_size: int,
         max_length: int,
         dropout: float,
         **fields: Any,
@@ -53,6 +54,7 @@ class PrefixDecoder(AutoregressiveDecoder):
             n_embd=hidden_size,
             n_layer=num_layers,
             n_head=num_heads,
+            n_inner=intermediate_size,
             n_positions=spec.n_tokens + max_length,
             activation_function="gelu",  # exact: half the time of the tanh approximation on a CPU
             embd_pdrop=dropout,

@@ -10,6 +10,7 @@ _PUBLIC = {
     "bootstrap_bleu": "statistics",
     "exact_binomial_interval": "statistics",
     "paired_bootstrap": "statistics",
+    "paired_ratio": "statistics",
     "score_bert": "bertscore",
     "score_captions": "captions",
     "score_captions_per_image": "captions",

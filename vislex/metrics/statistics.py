@@ -18,7 +18,15 @@ import numpy as np
 from vislex.errors import DataError
 from vislex.metrics.captions import MAX_N, bleu_from_statistics
 
-__all__ = ["PairedInterval", "bootstrap_bleu", "exact_binomial_interval", "paired_bootstrap", "verdict"]
+__all__ = [
+    "PairedInterval",
+    "RatioInterval",
+    "bootstrap_bleu",
+    "exact_binomial_interval",
+    "paired_bootstrap",
+    "paired_ratio",
+    "verdict",
+]
 
 POWER = 0.8
 CELLS = 8_000_000  # resampled counts held in memory at a time
@@ -58,6 +66,33 @@ class PairedInterval:
         return asdict(self)
 
 
+@dataclass(frozen=True)
+class RatioInterval:
+    """The quotient ``a / b`` of two mean scores with its bootstrap interval.
+
+    Attributes:
+        ratio: Of the scores of all images, mean over seeds.
+        low: Lower end of the percentile interval.
+        high: Upper end.
+        n: Number of images.
+        n_seeds: Number of seeds.
+        confidence: Of the interval.
+        n_resamples: Number of replicates.
+    """
+
+    ratio: float
+    low: float
+    high: float
+    n: int
+    n_seeds: int
+    confidence: float = 0.95
+    n_resamples: int = 1000
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON values."""
+        return asdict(self)
+
+
 def paired_bootstrap(
     a: np.ndarray,
     b: np.ndarray,
@@ -84,46 +119,17 @@ def paired_bootstrap(
     Raises:
         DataError: If the arms differ in shape, or hold no image, or values that are not finite.
     """
-    first, second = (_seeds_images_values(arm, statistic is not None) for arm in (a, b))
-    if first.shape != second.shape:
-        raise DataError(
-            f"the arms have shapes {np.shape(a)} and {np.shape(b)}; a paired comparison needs the same seeds and images"
-        )
-    if not 0 < confidence < 1 or n_resamples < 1:
-        raise DataError(f"confidence {confidence} must be between 0 and 1 and n_resamples {n_resamples} at least 1")
-    n_seeds, n_images, _ = first.shape
+    arms = _paired(a, b, has_values=statistic is not None)
+    n_seeds, n_images, _ = arms[0].shape
     score = statistic or (lambda sums: sums[..., 0] / n_images)
-
-    def differences(weights: np.ndarray) -> np.ndarray:
-        """Difference for each replicate and seed, float[R, S], of the images' weights float[R, N]."""
-        sums = (np.einsum("rn,snk->rsk", weights, arm, optimize=True) for arm in (first, second))
-        of_a, of_b = (np.asarray(score(total), dtype=np.float64) for total in sums)
-        return of_a - of_b
-
-    observed = float(differences(np.ones((1, n_images))).mean())
-    image_draws, seed_draws = (np.random.default_rng([seed, stream]) for stream in (0, 1))
-    drawn = seed_draws.integers(n_seeds, size=(n_resamples, n_seeds))
-    replicates = []
-    step = max(1, CELLS // n_images)
-    for start in range(0, n_resamples, step):
-        size = min(step, n_resamples - start)
-        weights = image_draws.multinomial(n_images, np.full(n_images, 1 / n_images), size=size).astype(np.float64)
-        by_seed = differences(weights)
-        if n_seeds > 1:
-            centre = by_seed.mean(axis=1, keepdims=True)
-            by_seed = centre + (by_seed - centre) * math.sqrt(n_seeds / (n_seeds - 1))
-            by_seed = np.take_along_axis(by_seed, drawn[start : start + size], axis=1)
-        replicates.append(by_seed.mean(axis=1))
-    resampled = np.concatenate(replicates)
-
-    tail = (1 - confidence) / 2
-    low, high = np.quantile(resampled, [tail, 1 - tail])
+    observed, resampled = _replicates(arms, score, np.subtract, n_resamples=n_resamples, seed=seed)
+    tail, (low, high) = _ends(resampled, confidence)
     normal = NormalDist()
     effect = (normal.inv_cdf(1 - tail) + normal.inv_cdf(POWER)) * float(resampled.std())
     return PairedInterval(
         difference=observed,
-        low=float(low),
-        high=float(high),
+        low=low,
+        high=high,
         p_worse=float((resampled < 0).mean() + (resampled == 0).mean() / 2),
         n=n_images,
         n_seeds=n_seeds,
@@ -131,6 +137,95 @@ def paired_bootstrap(
         confidence=confidence,
         n_resamples=n_resamples,
     )
+
+
+def paired_ratio(
+    a: np.ndarray, b: np.ndarray, *, n_resamples: int = 1000, seed: int = 0, confidence: float = 0.95
+) -> RatioInterval:
+    """Interval of the quotient of two arms' mean scores, resampled as in ``paired_bootstrap``.
+
+    Args:
+        a: float[S, N] or float[N], a score for each seed and image.
+        b: As ``a``, for the same seeds and images in the same order.
+        n_resamples: Replicates.
+        seed: Of the resampling.
+        confidence: Of the interval, in (0, 1).
+
+    Raises:
+        DataError: As ``paired_bootstrap``, or if the mean of ``b`` is zero or negative in some replicate: the quotient
+            says nothing then.
+    """
+    arms = _paired(a, b, has_values=False)
+    n_seeds, n_images, _ = arms[0].shape
+    with np.errstate(divide="ignore", invalid="ignore"):
+        observed, resampled = _replicates(
+            arms, lambda sums: sums[..., 0], _quotient, n_resamples=n_resamples, seed=seed
+        )
+    if not (math.isfinite(observed) and np.isfinite(resampled).all()):
+        raise DataError(
+            f"the second arm's mean score is {float(arms[1].mean()):.4g} and zero in some replicates: no quotient; "
+            "compare differences, or take more images"
+        )
+    _, (low, high) = _ends(resampled, confidence)
+    return RatioInterval(observed, low, high, n_images, n_seeds, confidence, n_resamples)
+
+
+def _quotient(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    return np.where(b > 0, a / b, np.nan)
+
+
+def _ends(resampled: np.ndarray, confidence: float) -> tuple[float, tuple[float, float]]:
+    """Share of the replicates in each tail, and the ends of the percentile interval."""
+    if not 0 < confidence < 1:
+        raise DataError(f"confidence {confidence} must be between 0 and 1")
+    tail = (1 - confidence) / 2
+    low, high = np.quantile(resampled, [tail, 1 - tail])
+    return tail, (float(low), float(high))
+
+
+def _paired(a: np.ndarray, b: np.ndarray, *, has_values: bool) -> tuple[np.ndarray, np.ndarray]:
+    first, second = (_seeds_images_values(arm, has_values) for arm in (a, b))
+    if first.shape != second.shape:
+        raise DataError(
+            f"the arms have shapes {np.shape(a)} and {np.shape(b)}; a paired comparison needs the same seeds and images"
+        )
+    return first, second
+
+
+def _replicates(
+    arms: tuple[np.ndarray, np.ndarray],
+    score: Callable[[np.ndarray], np.ndarray],
+    compare: Callable[[np.ndarray, np.ndarray], np.ndarray],
+    *,
+    n_resamples: int,
+    seed: int,
+) -> tuple[float, np.ndarray]:
+    """``compare`` of the arms' scores: as observed, and float[R] of the replicates of seeds and images."""
+    if n_resamples < 1:
+        raise DataError(f"n_resamples {n_resamples} must be at least 1")
+    n_seeds, n_images, _ = arms[0].shape
+
+    def compared(weights: np.ndarray) -> np.ndarray:
+        """For each replicate and seed, float[R, S], of the images' weights float[R, N]."""
+        sums = (np.einsum("rn,snk->rsk", weights, arm, optimize=True) for arm in arms)
+        of_a, of_b = (np.asarray(score(total), dtype=np.float64) for total in sums)
+        return compare(of_a, of_b)
+
+    observed = float(compared(np.ones((1, n_images))).mean())
+    image_draws, seed_draws = (np.random.default_rng([seed, stream]) for stream in (0, 1))
+    drawn = seed_draws.integers(n_seeds, size=(n_resamples, n_seeds))
+    replicates = []
+    step = max(1, CELLS // n_images)
+    for start in range(0, n_resamples, step):
+        size = min(step, n_resamples - start)
+        weights = image_draws.multinomial(n_images, np.full(n_images, 1 / n_images), size=size).astype(np.float64)
+        by_seed = compared(weights)
+        if n_seeds > 1:
+            centre = by_seed.mean(axis=1, keepdims=True)
+            by_seed = centre + (by_seed - centre) * math.sqrt(n_seeds / (n_seeds - 1))
+            by_seed = np.take_along_axis(by_seed, drawn[start : start + size], axis=1)
+        replicates.append(by_seed.mean(axis=1))
+    return observed, np.concatenate(replicates)
 
 
 def bootstrap_bleu(

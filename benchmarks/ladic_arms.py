@@ -34,12 +34,19 @@ def _arms() -> dict[str, dict[str, Any]]:
             "token_times": False,
         }
         arms[f"{sampler} 5x9 consensus"] = {**_plain(sampler, 9), "num_candidates": 5}
+        arms[f"{sampler} 5x9 consensus, temperature 1"] = {**arms[f"{sampler} 5x9 consensus"], "temperature": 1.0}
         arms[f"{sampler} 44 guided"] = _guided(sampler, 44)
         arms[f"{sampler} 60 guided"] = _guided(sampler, 60)
         arms[f"{sampler} 30, F_sample 1"] = {**_plain(sampler, 30), SAMPLING_NOISE_FACTOR: 1.0}
         arms[f"{sampler} 30, early exit 2"] = {**_plain(sampler, 30), "early_exit": 2}
     for scale in (0.5, 2.0):
         arms[f"dpmsolver++ 16 guided by {scale:g}"] = _guided("dpmsolver++", 16, scale)
+    for temperature in (0.0, 0.6, 1.0):
+        for count in (8, 30):
+            arms[f"dpmsolver++ {count}, temperature {temperature:g}"] = {
+                **_plain("dpmsolver++", count),
+                "temperature": temperature,
+            }
     return arms
 
 
@@ -80,6 +87,7 @@ CLAIMS = (
             Claim("the noise factor of training beats F = 1", f"{sampler} 30", f"{sampler} 30, F_sample 1"),
         )
     ),
+    Claim("the preset's temperature beats 1 at 8 evaluations", "dpmsolver++ 8", "dpmsolver++ 8, temperature 1"),
     Claim("8 evaluations keep 97 % of 30 steps", "dpmsolver++ 8", "dpmsolver++ 30", 0.97),
     Claim("8 evaluations keep 97 % of 30 guided steps", "dpmsolver++ 8", "dpmsolver++ 60 guided", 0.97),
     Claim("8 evaluations keep 97 % of the paper's 30 guided steps", "dpmsolver++ 8", "renoise 60 guided", 0.97),

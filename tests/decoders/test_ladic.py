@@ -64,6 +64,21 @@ def test_the_loss_is_that_of_one_drawn_time(make: Callable[..., LadicDecoder], b
     torch.testing.assert_close(decoder(tokens(), **batch).loss, expected)
 
 
+def test_a_caption_may_be_shown_at_several_times(make: Callable[..., LadicDecoder], batch: dict[str, Tensor]) -> None:
+    """Three draws of a batch are the draws of the same batch three times over, every caption's side by side."""
+    fields = {"length_weight": 0.0, "keep_words": 0.0, "drop_image": 0.0}
+    several = make(draws_per_caption=3, **fields).train()
+    torch.manual_seed(5)
+    loss = several(tokens(), **batch).loss
+    once = make(**fields).train()
+    torch.manual_seed(5)
+    repeated = {name: value.repeat_interleave(3, 0) for name, value in batch.items()}
+    torch.testing.assert_close(loss, once(tokens().repeat_interleave(3, 0), **repeated).loss)
+    torch.testing.assert_close(several.eval()(tokens(), **batch).loss, once.eval()(tokens(), **batch).loss)
+    with pytest.raises(ConfigError, match="draws_per_caption 0 must be at least 1"):
+        make(draws_per_caption=0)
+
+
 def test_losses_by_hand() -> None:
     schedule = NoiseSchedule.create(noise_factor=4.0)
     x0 = torch.zeros(2, 2, 4)

@@ -59,6 +59,8 @@ class LadicConfig(CaptionDecoderConfig):
         cross_entropy_weight: Weight of the cross-entropy of the decoded prediction.
         token_weight: Weight of the cross-entropy of the mixture's weights, with preconditioning "tokens".
         min_snr_gamma: Weighs the latent loss by min(SNR, gamma) (arXiv 2303.09556); None by 1.
+        draws_per_caption: Times and noises that each training caption is shown at in one step; what is computed of its
+            image serves all of them.
         drop_image: Share of training captions without their image, for guidance.
         keep_words: Share of training captions of which some words are shown clean, each with its own time 0: what
             Back&Refine and infilling ask for.
@@ -101,6 +103,7 @@ class LadicConfig(CaptionDecoderConfig):
     cross_entropy_weight: float = 0.2
     token_weight: float = 1.0
     min_snr_gamma: float | None = None
+    draws_per_caption: int = 1
     drop_image: float = 0.1
     keep_words: float = 0.0
     length: str = "fixed"
@@ -131,7 +134,8 @@ class LadicConfig(CaptionDecoderConfig):
             )
         if self.self_conditioning == "concat" and self.preconditioning == "tokens":
             problems.append("preconditioning 'tokens' needs self_conditioning 'project' or 'none', not 'concat'")
-        if self.length_bucket < 1:
-            problems.append(f"length_bucket {self.length_bucket} must be at least 1")
+        for name in ("length_bucket", "draws_per_caption"):
+            if getattr(self, name) < 1:
+                problems.append(f"{name} {getattr(self, name)} must be at least 1")
         if problems:
             raise ConfigError("invalid LaDiC decoder: " + "; ".join(problems))

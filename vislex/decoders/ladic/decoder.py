@@ -56,6 +56,11 @@ class CaptionLatents:
     x0: Tensor
     token_mask: Tensor | None
 
+    def repeat(self, times: int) -> CaptionLatents:
+        """Each caption ``times`` times in a row."""
+        mask = None if self.token_mask is None else self.token_mask.repeat_interleave(times, 0)
+        return CaptionLatents(self.input_ids.repeat_interleave(times, 0), self.x0.repeat_interleave(times, 0), mask)
+
 
 class LadicDecoder(CaptionDecoder):
     """LaDiC (arXiv 2404.10763): diffusion in the latent space of a split BERT.
@@ -273,7 +278,7 @@ class LadicDecoder(CaptionDecoder):
         objective: Objective | None = None,
         **kwargs: Any,
     ) -> CaptionDecoderOutput:
-        """Denoising loss at one random time for each caption; in eval mode always at the same times and noise.
+        """Denoising loss at random times of each caption; in eval mode always at the same times and noise.
 
         ``labels`` only ask for the loss: every position of a caption counts, its end included. See
         ``CaptionDecoder.forward`` for these and the following.
@@ -295,6 +300,8 @@ class LadicDecoder(CaptionDecoder):
         if objective is not None:
             return CaptionDecoderOutput(loss=objective(self, vision_tokens, captions))
         vision = self._project(vision_tokens)
+        draws = config.draws_per_caption if self.training else 1
+        captions = captions.repeat(draws)
         input_ids, x0, token_mask = captions.input_ids, captions.x0, captions.token_mask
         drawn = draw(
             (len(x0), x0.shape[1], x0.shape[2]),
@@ -309,7 +316,7 @@ class LadicDecoder(CaptionDecoder):
         noised = self.schedule.add_noise(x0, drawn.noise, timesteps)
         shown = torch.where(drawn.by_token[:, None, None], self.codec.token_latents[input_ids].to(x0), x0)
         noised = torch.where(drawn.kept[..., None], shown, noised)
-        state = self.denoiser.vision_state(vision, drawn.dropped)
+        state = self.denoiser.vision_state(vision, drawn.dropped[::draws]).repeat(draws)
         previous = None
         if drawn.shows_prediction:
             with torch.no_grad():

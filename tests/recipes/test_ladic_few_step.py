@@ -39,7 +39,7 @@ def teacher(tmp_path: Path, text_model: Path) -> Path:
     tokenizer = load_tokenizer(text_model)
     captions = ["two red drums.", "a dog"]
     codec = LatentCodec.create(tokenizer, captions, text_model=text_model, max_length=40)
-    sampling = {"num_inference_steps": 4, "guidance_scale": 1.0, "refine_at": 0.5}
+    sampling = {"num_inference_steps": 4, "guidance_scale": 1.0, "refine_at": 0.5, "temperature": 0.5}
     captioner = Captioner.from_parts(
         encoder=create_encoder("siglip-tiny", tiny=True, seed=0), decoder="ladic", tokenizer=tokenizer, codec=codec,
         hidden_size=16, num_layers=1, num_heads=2, dropout=0.0, max_length=40, sampling=sampling,
@@ -70,7 +70,7 @@ def test_the_student_nears_its_teacher_and_asks_for_few_evaluations(
     folder = distil("run", "steps=20", "eval_every=10", "ema_decay=0.5", "val_size=8")
     seen = losses(folder, "eval_loss")
     assert len(seen) == 2
-    assert seen[-1] < 0.8 * losses(folder)[0]
+    assert seen[-1] < 0.9 * losses(folder)[0]
     assert seen == sorted(seen, reverse=True)
     assert (teacher / "model.safetensors").read_bytes() == before
     record = json.loads((folder / "run.json").read_text())
@@ -80,7 +80,9 @@ def test_the_student_nears_its_teacher_and_asks_for_few_evaluations(
         f"decoder.{name}": "frozen" for name in ("codec", "length_head")
     }
     student = Captioner.from_pretrained(folder)
-    assert student.decoder.config.sampling == {"sampler": "ddim", "num_inference_steps": 2, "guidance_scale": 0.0}
+    sampling = student.decoder.sampling()
+    assert (sampling.sampler, sampling.guidance_scale, sampling.refine_at) == ("ddim", 0.0, None)
+    assert sampling.temperature == 0.5
     images = load_suite("openmoji", "caption", split="val", size=2, vocabulary="core")[:]["image"]
     assert [caption.evaluations for caption in student.caption(images)] == [2, 2]
     assert [caption.evaluations for caption in Captioner.from_pretrained(teacher).caption(images)] == [12, 12]
@@ -103,9 +105,9 @@ def test_an_interrupted_run_ends_where_an_uninterrupted_one_does(distil: Callabl
 def test_the_options_reach_the_training(distil: Callable[..., Path]) -> None:
     short = ("steps=1", "eval_every=1")
     base = losses(distil("base", *short))
-    for change in ("segments=1", "segment_steps=3", "solver_steps=1", "guidance_scale=0", "latent_weight=2"):
+    for change in ("segments=1", "segment_steps=3", "solver_steps=1", "guidance_scale=0", "temperature=1"):
         assert losses(distil(change, *short, change)) != pytest.approx(base, rel=1e-4), change
-    assert losses(distil("own", *short, "guidance_scale=1.0")) == base  # the teacher's own
+    assert losses(distil("own", *short, "guidance_scale=1.0", "temperature=0.5")) == base  # the teacher's own
 
 
 def test_latents_are_cached_where_captions_are_read_again(teacher: Path, tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
@@ -51,8 +51,7 @@ class FewStepLoss:
         solver_steps: Steps that the teacher takes before the student's own prediction does the rest of a segment (one
             is consistency distillation); None takes all, and then only the starts of segments are trained.
         guidance_scale: w of the teacher's guided prediction, cond + w (cond - uncond); the student needs no guidance.
-        latent_weight: Weight of the loss on the latents.
-        token_weight: Weight of the divergence of the words' distributions.
+        temperature: Scale of the noise, in training as in sampling: the student sees what it will start from.
         dtype: What the teacher computes in.
 
     Raises:
@@ -67,27 +66,30 @@ class FewStepLoss:
         segment_steps: int = 8,
         solver_steps: int | None = None,
         guidance_scale: float = 0.0,
-        latent_weight: float = 1.0,
-        token_weight: float = 1.0,
+        temperature: float = 1.0,
         dtype: torch.dtype = torch.float32,
     ) -> None:
         if solver_steps is not None and not 1 <= solver_steps <= segment_steps:
             raise ConfigError(f"solver_steps={solver_steps} must be between 1 and segment_steps={segment_steps}")
-        if not (latent_weight > 0 or token_weight > 0):
-            raise ConfigError("latent_weight and token_weight are both 0; one of them must be above it")
         self.teacher = copy.deepcopy(teacher).eval().requires_grad_(False)
         for parameter in self.teacher.parameters():  # not the statistics of the latents
             parameter.data = parameter.data.to(dtype)
         self.segments = Segments.create(teacher.sampling_schedule, segments, segment_steps)
         self.solver_steps = segment_steps if solver_steps is None else solver_steps
         self.trained = self.segments.trained(self.solver_steps)
-        self.guidance_scale = guidance_scale
-        self.latent_weight, self.token_weight = latent_weight, token_weight
+        self.guidance_scale, self.temperature = guidance_scale, temperature
         self.dtype = dtype
-        # What the student is made for, as ``LadicConfig.sampling`` holds it.
-        settings = {"sampler": "ddim", "num_inference_steps": segments, "guidance_scale": 0.0}
-        dropped = ("stride", "refine_at", "guidance_interval")
-        self.sampling = {k: v for k, v in (teacher.config.sampling or {}).items() if k not in dropped} | settings
+
+    @property
+    def sampling(self) -> dict[str, Any]:
+        """What the student is made for, as ``LadicConfig.sampling`` holds it."""
+        kept = {"token_times", "self_conditioning", "seed"}
+        return {name: value for name, value in (self.teacher.config.sampling or {}).items() if name in kept} | {
+            "sampler": "ddim",
+            "num_inference_steps": (len(self.segments.times) - 1) // self.segments.steps,
+            "guidance_scale": 0.0,
+            "temperature": self.temperature,
+        }
 
     def __call__(self, student: LadicDecoder, vision_tokens: VisionTokens | Tensor, captions: CaptionLatents) -> Tensor:
         """The loss float[] of captions; in eval mode always at the same times and noise.
@@ -110,7 +112,7 @@ class FewStepLoss:
             generator=None if student.training else torch.Generator().manual_seed(0),
         )
         shown = torch.where(drawn.by_token[:, None, None], student.codec.token_latents[captions.input_ids].to(x0), x0)
-        given = _Noising(x0, shown, drawn.noise, drawn.kept, schedule)
+        given = _Noising(x0, shown, self.temperature * drawn.noise, drawn.kept, schedule)
         state = student.denoiser.vision_state(vision, drawn.dropped)
 
         def predict(x: Tensor, timesteps: Tensor, previous: Tensor) -> tuple[Tensor, Tensor | None]:
@@ -135,11 +137,10 @@ class FewStepLoss:
         )
         prediction, logits = predict(x, timesteps, previous)
         counts = ~drawn.kept if token_mask is None else token_mask & ~drawn.kept
-        distance = latent_loss(prediction, wanted.x0, counts, times[places], schedule, kind=config.latent_loss)
-        loss = self.latent_weight * distance
+        loss = latent_loss(prediction, wanted.x0, counts, times[places], schedule, kind=config.latent_loss)
         if logits is not None and wanted.words is not None:
             each = F.kl_div(logits.float().log_softmax(-1), wanted.words, reduction="none").sum(-1)
-            loss = loss + self.token_weight * (each * counts).sum() / counts.sum().clamp(min=1)
+            loss = loss + config.token_weight * (each * counts).sum() / counts.sum().clamp(min=1)
         return loss
 
     @torch.no_grad()

@@ -1,7 +1,7 @@
 """Recipe ``ladic_few_step``: a trained LaDiC captioner learns to write in one to four evaluations.
 
-The captioner is its own teacher: a frozen copy of its decoder takes many steps of the solver, guided if it is to be,
-where the student learns to take one (multistep consistency distillation).
+The captioner is its own teacher: from where the student's steps lead, a frozen copy of its decoder takes many steps of
+the solver, guided if it is to be, in the place of one step of the student (multistep consistency distillation).
 """
 
 from __future__ import annotations
@@ -22,7 +22,6 @@ from vislex.errors import ConfigError
 from vislex.recipes.caption_data import (
     CaptionData,
     Validation,
-    caption_inputs,
     column,
     image_inputs,
     load_splits,
@@ -91,7 +90,6 @@ def run(config: LadicFewStepConfig) -> Path:
     tokenizer, max_length = captioner.processor.tokenizer, decoder.config.max_length
     inputs, val_inputs = (image_inputs(config, captioner, dataset) for dataset in (train, val))
     bank = CaptionBank(column(train, "captions"), tokenizer, max_length=max_length)
-    captions = caption_inputs(config, decoder, bank)
 
     def pick(rows: np.ndarray, positions: np.ndarray) -> np.ndarray:
         return bank.pick(rows, (generator(config.seed, int(position)) for position in positions))
@@ -114,7 +112,7 @@ def run(config: LadicFewStepConfig) -> Path:
             len(train),
             total_draws(config),
             seed=config.seed,
-            fetch=lambda rows, positions: {**inputs(rows), **captions(pick(rows, positions))},
+            fetch=lambda rows, positions: {**inputs(rows), **bank.batch(pick(rows, positions))},
             lengths=lambda rows, positions: bank.lengths[pick(rows, positions)],
             batch_size=config.batch_size,
         ),

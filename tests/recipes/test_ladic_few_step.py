@@ -7,7 +7,6 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -19,11 +18,9 @@ from vislex.data import load_suite
 from vislex.decoders.ladic.codec import LatentCodec
 from vislex.encoders.factory import create_encoder
 from vislex.errors import ConfigError
-from vislex.recipes.caption_data import caption_inputs
 from vislex.recipes.ladic_few_step import LadicFewStepConfig, run
 from vislex.text import load_tokenizer
 from vislex.training.callbacks import read_log
-from vislex.training.captions import CaptionBank
 
 SMALL = [
     "budget=smoke", "progress=false", "precision=fp32", "device=cpu", "data_options={vocabulary: core}",
@@ -89,7 +86,6 @@ def test_the_student_nears_its_teacher_and_asks_for_few_evaluations(
     assert "vislex train ladic_few_step" in (folder / "README.md").read_text()
 
 
-@pytest.mark.slow
 def test_an_interrupted_run_ends_where_an_uninterrupted_one_does(distil: Callable[..., Path]) -> None:
     options = ("save_every=2", "ema_decay=0.9", "solver_steps=1")
     whole, cut = distil("whole", *options), distil("cut", *options)
@@ -108,22 +104,6 @@ def test_the_options_reach_the_training(distil: Callable[..., Path]) -> None:
     for change in ("segments=1", "segment_steps=3", "solver_steps=1", "guidance_scale=0", "temperature=1"):
         assert losses(distil(change, *short, change)) != pytest.approx(base, rel=1e-4), change
     assert losses(distil("own", *short, "guidance_scale=1.0", "temperature=0.5")) == base  # the teacher's own
-
-
-def test_latents_are_cached_where_captions_are_read_again(teacher: Path, tmp_path: Path) -> None:
-    decoder, tokenizer = Captioner.from_pretrained(teacher).decoder, load_tokenizer(teacher)
-    bank = CaptionBank([["two red drums", "a dog"], ["a dog", "a drum"]], tokenizer, max_length=40)
-    chosen = np.array([3, 0])
-    for steps, cached in (("steps=1", False), ("steps=2", True)):  # two captions each; there are three
-        settings = [*SMALL, "model=.", "batch_size=2", steps]
-        batch = caption_inputs(load_config(LadicFewStepConfig, None, settings), decoder, bank)(chosen)
-        assert ("latents" in batch) == cached
-        assert torch.equal(batch["input_ids"], bank.batch(chosen)["input_ids"])
-        config = load_config(LadicFewStepConfig, None, [*settings, "cache_features=false"])
-        assert "latents" not in caption_inputs(config, decoder, bank)(chosen)
-    vision = {"vision_tokens": torch.randn(2, 4, decoder.config.vision_dim)}
-    loss, again = (float(decoder(**vision, **each).loss.detach()) for each in (batch, bank.batch(chosen)))
-    assert loss == pytest.approx(again, abs=1e-3)
 
 
 def test_another_decoder_is_refused(tmp_path: Path, distil: Callable[..., Path]) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -14,31 +13,14 @@ from torch import Tensor
 from vislex.decoders.base import as_vision_tokens
 from vislex.decoders.ladic.losses import draw, latent_loss
 from vislex.diffusion.consistency import Predict, Segments, Target, consistency_target, of_tokens
-from vislex.diffusion.noise import NoiseSchedule
+from vislex.diffusion.samplers import DDIM
 from vislex.errors import ConfigError
 from vislex.specs import VisionTokens
 
 if TYPE_CHECKING:
-    from vislex.decoders.ladic.decoder import CaptionLatents, LadicDecoder
+    from vislex.decoders.ladic.decoder import LadicDecoder
 
 __all__ = ["FewStepLoss"]
-
-
-@dataclass
-class _Noising:
-    """Latents float32[B, L, D] with the noise that is laid on them and, where ``kept`` bool[B, L], what is shown."""
-
-    x0: Tensor
-    shown: Tensor
-    noise: Tensor
-    kept: Tensor
-    schedule: NoiseSchedule
-
-    def at(self, timesteps: Tensor) -> tuple[Tensor, Tensor]:
-        """Noised latents float32[B, L, D] at times int64[B], and the time int64[B, L] of each word."""
-        of_each = of_tokens(timesteps, self.kept)
-        noised = self.schedule.add_noise(self.x0, self.noise, of_each)
-        return torch.where(self.kept[..., None], self.shown, noised), of_each
 
 
 class FewStepLoss:
@@ -91,39 +73,41 @@ class FewStepLoss:
             "temperature": self.temperature,
         }
 
-    def __call__(self, student: LadicDecoder, vision_tokens: VisionTokens | Tensor, captions: CaptionLatents) -> Tensor:
-        """The loss float[] of captions; in eval mode always at the same times and noise.
+    def __call__(
+        self, student: LadicDecoder, vision_tokens: VisionTokens | Tensor, input_ids: Tensor, token_mask: Tensor | None
+    ) -> Tensor:
+        """The loss float[] on images; in eval mode always at the same times and noise.
+
+        Captions start from noise, as in sampling. Of given captions only their lengths are read and, for the share
+        ``keep_words`` of them, words that stand fixed.
 
         Args:
             student: What is trained.
             vision_tokens: Encoder output, or its tokens float[B, N, D].
-            captions: Their ids and latents.
+            input_ids: int64[B, L] of captions, at the length of the latents.
+            token_mask: bool[B, L], False behind the end of a caption's latents; None where there is none such.
         """
         config, schedule = student.config, student.sampling_schedule
         vision = student._project(vision_tokens)
-        x0, token_mask = captions.x0, captions.token_mask
         drawn = draw(
-            (len(x0), x0.shape[1], x0.shape[2]),
+            (*input_ids.shape, student.codec.latent_dim),
             config.num_train_timesteps,
             drop_image=config.drop_image if student.training else 0.0,
             keep_words=config.keep_words,
             self_conditioning=0.0,
-            device=x0.device,
+            device=input_ids.device,
             generator=None if student.training else torch.Generator().manual_seed(0),
         )
-        shown = torch.where(drawn.by_token[:, None, None], student.codec.token_latents[captions.input_ids].to(x0), x0)
-        given = _Noising(x0, shown, self.temperature * drawn.noise, drawn.kept, schedule)
+        noise = self.temperature * schedule.init_noise_sigma * drawn.noise
+        start = torch.where(drawn.kept[..., None], student.codec.token_latents[input_ids].float(), noise)
         state = student.denoiser.vision_state(vision, drawn.dropped)
 
         def predict(x: Tensor, timesteps: Tensor, previous: Tensor) -> tuple[Tensor, Tensor | None]:
             return student.predict(x, schedule.told(timesteps), previous, state, schedule, token_mask)
 
-        times, trained = (value.to(x0.device) for value in (self.segments.times, self.trained))
+        times, trained = (value.to(start.device) for value in (self.segments.times, self.trained))
         places = trained[(drawn.timesteps - 1) * len(trained) // (config.num_train_timesteps - 1)]
-        x, timesteps = given.at(times[places])
-        previous = torch.zeros_like(x)
-        if student.sampling().self_conditioning:
-            previous = self._before(given, places, predict)
+        x, previous = self._arrive(start, places, drawn.kept, student, predict)
         wanted = consistency_target(
             x,
             places,
@@ -135,7 +119,7 @@ class FewStepLoss:
             student=lambda *asked: _target(*predict(*asked)),
             solver_steps=self.solver_steps,
         )
-        prediction, logits = predict(x, timesteps, previous)
+        prediction, logits = predict(x, of_tokens(times[places], drawn.kept), previous)
         counts = ~drawn.kept if token_mask is None else token_mask & ~drawn.kept
         loss = latent_loss(prediction, wanted.x0, counts, times[places], schedule, kind=config.latent_loss)
         if logits is not None and wanted.words is not None:
@@ -144,17 +128,25 @@ class FewStepLoss:
         return loss
 
     @torch.no_grad()
-    def _before(self, given: _Noising, places: Tensor, predict: Callable[..., tuple[Tensor, Tensor | None]]) -> Tensor:
-        """What the student has seen before, float32[B, L, D], as in sampling: in the first segment nothing, later what
-        it predicted at the start of the segment before."""
-        steps = self.segments.steps
-        has_past = places >= steps
-        if not bool(has_past.any()):
-            return torch.zeros_like(given.x0)
-        starts = (places // steps - 1).clamp(min=0) * steps
-        x, timesteps = given.at(self.segments.times.to(places.device)[starts])
-        seen = torch.where(given.kept[..., None], x, predict(x, timesteps, torch.zeros_like(x))[0])
-        return torch.where(has_past[:, None, None], seen, 0.0)
+    def _arrive(
+        self, x: Tensor, places: Tensor, kept: Tensor, student: LadicDecoder, predict: Callable[..., Any]
+    ) -> tuple[Tensor, Tensor]:
+        """Where the student's own steps lead: latents float32[B, L, D] at places int64[B], and its last prediction.
+
+        In their place noised captions would say more of their words than the student will have found.
+        """
+        times, steps = self.segments.times.to(x.device), self.segments.steps
+        remembers = student.sampling().self_conditioning
+        sampler, previous, place = DDIM(student.sampling_schedule), torch.zeros_like(x), torch.zeros_like(places)
+        while bool((place < places).any()):
+            following = torch.minimum(place + steps, places)
+            now, then = (of_tokens(times[at], kept) for at in (place, following))
+            x0 = torch.where(kept[..., None], x, predict(x, now, previous)[0])
+            x = sampler.step(x, x0, now, then)
+            if remembers:  # inside a segment it is shown what it was at the start
+                previous = torch.where((following == place + steps)[:, None, None], x0, previous)
+            place = following
+        return x, previous
 
     def _teach(self, vision_tokens: VisionTokens | Tensor, dropped: Tensor, token_mask: Tensor | None) -> Predict:
         """The teacher's guided prediction for these images."""

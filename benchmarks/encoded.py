@@ -62,8 +62,8 @@ def decode(captioner: Captioner, batches: Sequence[VisionTokens], **options: Any
     started = time.perf_counter()
     for vision in batches:
         places = torch.arange(len(captions), len(captions) + len(vision.tokens))
-        own = {"indices": places} if decoder.draws_noise else {}
-        captions += captioner.processor.decode_captions(decoder.generate(vision_tokens=vision, **own, **options))
+        ids = decoder.generate(vision_tokens=vision, indices=places, **options)
+        captions += captioner.processor.decode_captions(ids)
         assert decoder.evaluations is not None
         evaluations += decoder.evaluations.tolist()
     return Decoded(captions, evaluations, time.perf_counter() - started)

@@ -17,6 +17,7 @@ from transformers import PreTrainedTokenizerFast
 from vislex.captioner import Captioner
 from vislex.data.sources import describe_source, load_suite
 from vislex.decoders.base import CaptionDecoder
+from vislex.decoders.budget import decoder_parameters
 from vislex.decoders.ladic.decoder import LadicDecoder
 from vislex.metrics import score_captions
 from vislex.processing import create_image_processor

@@ -1,7 +1,7 @@
 """Recipe ``ladic_few_step``: a trained LaDiC captioner learns to write in one to four evaluations.
 
-The captioner is its own teacher: a frozen copy of its decoder takes many steps of the solver, guided if it is to be,
-where the student learns to take one (multistep consistency distillation).
+The captioner is its own teacher: from where the student's steps lead, a frozen copy of its decoder takes many steps of
+the solver, guided if it is to be, in the place of one step of the student (multistep consistency distillation).
 """
 
 from __future__ import annotations
@@ -22,7 +22,6 @@ from vislex.errors import ConfigError
 from vislex.recipes.caption_data import (
     CaptionData,
     Validation,
-    caption_inputs,
     column,
     image_inputs,
     load_splits,
@@ -49,8 +48,7 @@ class LadicFewStepConfig(CaptionData):
         solver_steps: Steps that the teacher takes before the student's own prediction does the rest of a segment: 1
             is consistency distillation, which is cheaper a step; None lets the teacher take all of them.
         guidance_scale: Guidance of the teacher, which the student learns to do without; None takes the teacher's own.
-        latent_weight: Weight of the loss on the latents.
-        token_weight: Weight of the divergence from the teacher's distribution of words.
+        temperature: Scale of the noise that captions are made from; None takes the teacher's own.
     """
 
     budget_table: ClassVar[str] = "ladic_few_step"
@@ -60,8 +58,7 @@ class LadicFewStepConfig(CaptionData):
     segment_steps: int = Field(8, ge=1)
     solver_steps: int | None = Field(None, ge=1)
     guidance_scale: float | None = Field(None, ge=0)
-    latent_weight: float = Field(1.0, ge=0)
-    token_weight: float = Field(1.0, ge=0)
+    temperature: float | None = Field(None, ge=0)
 
 
 def run(config: LadicFewStepConfig) -> Path:
@@ -77,15 +74,14 @@ def run(config: LadicFewStepConfig) -> Path:
     captioner, decoder = _captioner(config.model)
     output = start_run("ladic_few_step", config)
     set_seed(config.seed)
-    scale = config.guidance_scale
+    own, scale, temperature = decoder.sampling(), config.guidance_scale, config.temperature
     objective = FewStepLoss(
         decoder,
         segments=config.segments,
         segment_steps=config.segment_steps,
         solver_steps=config.solver_steps,
-        guidance_scale=decoder.sampling().guidance_scale if scale is None else scale,
-        latent_weight=config.latent_weight,
-        token_weight=config.token_weight,
+        guidance_scale=own.guidance_scale if scale is None else scale,
+        temperature=own.temperature if temperature is None else temperature,
         dtype=torch.bfloat16 if uses_bf16(config) else torch.float32,
     )
     decoder.config.sampling = objective.sampling
@@ -94,7 +90,6 @@ def run(config: LadicFewStepConfig) -> Path:
     tokenizer, max_length = captioner.processor.tokenizer, decoder.config.max_length
     inputs, val_inputs = (image_inputs(config, captioner, dataset) for dataset in (train, val))
     bank = CaptionBank(column(train, "captions"), tokenizer, max_length=max_length)
-    captions = caption_inputs(config, decoder, bank)
 
     def pick(rows: np.ndarray, positions: np.ndarray) -> np.ndarray:
         return bank.pick(rows, (generator(config.seed, int(position)) for position in positions))
@@ -117,7 +112,7 @@ def run(config: LadicFewStepConfig) -> Path:
             len(train),
             total_draws(config),
             seed=config.seed,
-            fetch=lambda rows, positions: {**inputs(rows), **captions(pick(rows, positions))},
+            fetch=lambda rows, positions: {**inputs(rows), **bank.batch(pick(rows, positions))},
             lengths=lambda rows, positions: bank.lengths[pick(rows, positions)],
             batch_size=config.batch_size,
         ),

@@ -11,7 +11,6 @@ from transformers import BertConfig, BertLMHeadModel, BertModel, GenerationConfi
 from vislex.decoders.base import CaptionDecoder
 from vislex.decoders.factory import create_decoder
 from vislex.decoders.ladic.codec import LatentCodec
-from vislex.decoders.mbr import consensus
 from vislex.errors import CheckpointError, ConfigError, SpecError, UnknownNameError
 from vislex.specs import EncoderSpec, Grid, VisionTokens
 from vislex.text import encode_captions, load_tokenizer, minilm_folder, prune_tokenizer
@@ -210,23 +209,6 @@ def test_names_are_exact(spec: EncoderSpec, tokenizer: object) -> None:
         create_decoder("cross_attentoin", spec, tokenizer)
     with pytest.raises(ConfigError, match="multiple of num_heads"):
         create_decoder("prefix", spec, tokenizer, hidden_size=30, num_heads=4)
-
-
-def test_candidates_are_drawn_from_a_seed_and_one_is_chosen(decoder: CaptionDecoder) -> None:
-    fixed = {"min_new_tokens": 6, "max_new_tokens": 6, "seed": 3}
-    state = torch.random.get_rng_state()
-    drawn = decoder.generate(vision_tokens=tokens(), do_sample=True, num_return_sequences=5, **fixed)
-    chosen = decoder.generate(vision_tokens=tokens(), num_candidates=5, **fixed)
-    assert torch.equal(torch.random.get_rng_state(), state)
-    assert chosen.shape[0] == 3
-    assert decoder.evaluations.tolist() == [30, 30, 30]
-    special = [decoder.config.bos_token_id, decoder.config.eos_token_id, decoder.config.pad_token_id]
-    assert torch.equal(chosen, drawn[consensus(drawn, 5, special_ids=special)])
-    assert not torch.equal(chosen, decoder.generate(vision_tokens=tokens(), num_candidates=5, **{**fixed, "seed": 4}))
-    with pytest.raises(ConfigError, match="seed=3, but nothing is drawn"):
-        decoder.generate(vision_tokens=tokens(), seed=3)
-    with pytest.raises(ConfigError, match="num_candidates=2 with num_beams=3"):
-        decoder.generate(vision_tokens=tokens(), num_candidates=2, num_beams=3)
 
 
 def test_word_embeddings_start_from_a_text_model(

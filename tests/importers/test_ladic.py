@@ -15,6 +15,7 @@ from torch import Tensor
 from transformers import BertForMaskedLM
 
 from vislex.captioner import Captioner
+from vislex.decoders.ladic.generation import sample_latents
 from vislex.decoders.noise import caption_generators
 from vislex.errors import CheckpointError, ConfigError, VislexError
 from vislex.text import load_tokenizer
@@ -60,9 +61,9 @@ def test_all_34_calls_end_in_the_same_latents_and_words(released: Any, imported:
     expected = released.model.sample(pixels(), noise(3, 10, seed))
     decoder = imported.decoder
     vision = decoder._project(imported.encode(pixels()))
-    sampling = decoder._sampling({"seed": seed})
+    sampling = decoder.sampling(seed=seed)
     state = decoder.denoiser.vision_state(vision)
-    result = decoder._sample(state, 10, sampling, caption_generators(seed, range(3)), None)
+    result = sample_latents(decoder, state, 10, sampling, caption_generators(seed, range(3)), None)
     torch.testing.assert_close(result.x0, expected, rtol=0, atol=1e-5)
     assert result.evaluations.tolist() == [68] * 3
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -13,15 +14,20 @@ from transformers import BertConfig
 from vislex.captioner import Captioner
 from vislex.cli.train import find_config
 from vislex.config import load_config
-from vislex.decoders.ladic.codec import LatentCodecConfig, load_codec
+from vislex.decoders.factory import create_decoder
+from vislex.decoders.ladic.codec import LatentCodec, LatentCodecConfig, load_codec
 from vislex.decoders.ladic.config import LadicConfig
 from vislex.decoders.ladic.decoder import LadicDecoder
 from vislex.decoders.ladic.presets import preset
+from vislex.encoders.factory import create_encoder
 from vislex.errors import CheckpointError
 from vislex.recipes.caption import CaptionConfig
 from vislex.recipes.caption import run as run_caption
+from vislex.recipes.caption_data import caption_inputs
 from vislex.recipes.ladic_codec import LadicCodecConfig, run
+from vislex.text import load_tokenizer
 from vislex.training.callbacks import read_log
+from vislex.training.captions import CaptionBank
 
 SHARED = ["budget=smoke", "progress=false", "precision=fp32", "device=cpu", "data_options={vocabulary: core}"]
 
@@ -60,6 +66,25 @@ def test_a_codec_learns_the_round_trip_and_a_captioner_trains_on_it(tmp_path: Pa
     own, before = Captioner.from_pretrained(made).decoder.codec, load_codec(folder)
     assert torch.equal(own.mean, before.mean.float())
     assert torch.equal(own.upper[0].output.dense.weight, before.upper[0].output.dense.weight.float())
+
+
+def test_latents_are_cached_where_captions_are_read_again(text_model: Path) -> None:
+    tokenizer, captions = load_tokenizer(text_model), [["two red drums", "a dog"], ["a dog", "a drum"]]
+    codec = LatentCodec.create(tokenizer, captions[0], text_model=text_model)
+    spec = create_encoder("siglip-tiny", tiny=True, seed=0).spec
+    sizes = {"hidden_size": 16, "num_layers": 1, "num_heads": 2, "cross_entropy_weight": 0.0}
+    decoder = create_decoder("ladic", spec, tokenizer, codec=codec, **sizes).eval()
+    bank, chosen = CaptionBank(captions, tokenizer, max_length=32), np.array([3, 0])
+
+    def batch(*overrides: str) -> dict[str, torch.Tensor]:
+        config = load_config(CaptionConfig, None, [*SHARED, "batch_size=2", *overrides])
+        return caption_inputs(config, decoder, bank)(chosen)
+
+    once, again = batch("steps=1"), batch("steps=2")  # two captions a step; there are three
+    assert once.keys() == batch("steps=2", "cache_features=false").keys() == again.keys() - {"latents"}
+    vision = torch.randn(2, spec.n_tokens, spec.dim)
+    with torch.no_grad():
+        assert float(decoder(vision, **once).loss) == pytest.approx(float(decoder(vision, **again).loss), abs=1e-3)
 
 
 def test_a_codec_that_loses_words_stops_the_run(tmp_path: Path, text_model: Path) -> None:

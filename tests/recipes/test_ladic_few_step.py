@@ -7,7 +7,6 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -19,11 +18,9 @@ from vislex.data import load_suite
 from vislex.decoders.ladic.codec import LatentCodec
 from vislex.encoders.factory import create_encoder
 from vislex.errors import ConfigError
-from vislex.recipes.caption_data import caption_inputs
 from vislex.recipes.ladic_few_step import LadicFewStepConfig, run
 from vislex.text import load_tokenizer
 from vislex.training.callbacks import read_log
-from vislex.training.captions import CaptionBank
 
 SMALL = [
     "budget=smoke", "progress=false", "precision=fp32", "device=cpu", "data_options={vocabulary: core}",
@@ -39,7 +36,7 @@ def teacher(tmp_path: Path, text_model: Path) -> Path:
     tokenizer = load_tokenizer(text_model)
     captions = ["two red drums.", "a dog"]
     codec = LatentCodec.create(tokenizer, captions, text_model=text_model, max_length=40)
-    sampling = {"num_inference_steps": 4, "guidance_scale": 1.0, "refine_at": 0.5}
+    sampling = {"num_inference_steps": 4, "guidance_scale": 1.0, "refine_at": 0.5, "temperature": 0.5}
     captioner = Captioner.from_parts(
         encoder=create_encoder("siglip-tiny", tiny=True, seed=0), decoder="ladic", tokenizer=tokenizer, codec=codec,
         hidden_size=16, num_layers=1, num_heads=2, dropout=0.0, max_length=40, sampling=sampling,
@@ -70,7 +67,7 @@ def test_the_student_nears_its_teacher_and_asks_for_few_evaluations(
     folder = distil("run", "steps=20", "eval_every=10", "ema_decay=0.5", "val_size=8")
     seen = losses(folder, "eval_loss")
     assert len(seen) == 2
-    assert seen[-1] < 0.8 * losses(folder)[0]
+    assert seen[-1] < 0.9 * losses(folder)[0]
     assert seen == sorted(seen, reverse=True)
     assert (teacher / "model.safetensors").read_bytes() == before
     record = json.loads((folder / "run.json").read_text())
@@ -80,14 +77,15 @@ def test_the_student_nears_its_teacher_and_asks_for_few_evaluations(
         f"decoder.{name}": "frozen" for name in ("codec", "length_head")
     }
     student = Captioner.from_pretrained(folder)
-    assert student.decoder.config.sampling == {"sampler": "ddim", "num_inference_steps": 2, "guidance_scale": 0.0}
+    sampling = student.decoder.sampling()
+    assert (sampling.sampler, sampling.guidance_scale, sampling.refine_at) == ("ddim", 0.0, None)
+    assert sampling.temperature == 0.5
     images = load_suite("openmoji", "caption", split="val", size=2, vocabulary="core")[:]["image"]
     assert [caption.evaluations for caption in student.caption(images)] == [2, 2]
     assert [caption.evaluations for caption in Captioner.from_pretrained(teacher).caption(images)] == [12, 12]
     assert "vislex train ladic_few_step" in (folder / "README.md").read_text()
 
 
-@pytest.mark.slow
 def test_an_interrupted_run_ends_where_an_uninterrupted_one_does(distil: Callable[..., Path]) -> None:
     options = ("save_every=2", "ema_decay=0.9", "solver_steps=1")
     whole, cut = distil("whole", *options), distil("cut", *options)
@@ -103,25 +101,9 @@ def test_an_interrupted_run_ends_where_an_uninterrupted_one_does(distil: Callabl
 def test_the_options_reach_the_training(distil: Callable[..., Path]) -> None:
     short = ("steps=1", "eval_every=1")
     base = losses(distil("base", *short))
-    for change in ("segments=1", "segment_steps=3", "solver_steps=1", "guidance_scale=0", "latent_weight=2"):
+    for change in ("segments=1", "segment_steps=3", "solver_steps=1", "guidance_scale=0", "temperature=1"):
         assert losses(distil(change, *short, change)) != pytest.approx(base, rel=1e-4), change
-    assert losses(distil("own", *short, "guidance_scale=1.0")) == base  # the teacher's own
-
-
-def test_latents_are_cached_where_captions_are_read_again(teacher: Path, tmp_path: Path) -> None:
-    decoder, tokenizer = Captioner.from_pretrained(teacher).decoder, load_tokenizer(teacher)
-    bank = CaptionBank([["two red drums", "a dog"], ["a dog", "a drum"]], tokenizer, max_length=40)
-    chosen = np.array([3, 0])
-    for steps, cached in (("steps=1", False), ("steps=2", True)):  # two captions each; there are three
-        settings = [*SMALL, "model=.", "batch_size=2", steps]
-        batch = caption_inputs(load_config(LadicFewStepConfig, None, settings), decoder, bank)(chosen)
-        assert ("latents" in batch) == cached
-        assert torch.equal(batch["input_ids"], bank.batch(chosen)["input_ids"])
-        config = load_config(LadicFewStepConfig, None, [*settings, "cache_features=false"])
-        assert "latents" not in caption_inputs(config, decoder, bank)(chosen)
-    vision = {"vision_tokens": torch.randn(2, 4, decoder.config.vision_dim)}
-    loss, again = (float(decoder(**vision, **each).loss.detach()) for each in (batch, bank.batch(chosen)))
-    assert loss == pytest.approx(again, abs=1e-3)
+    assert losses(distil("own", *short, "guidance_scale=1.0", "temperature=0.5")) == base  # the teacher's own
 
 
 def test_another_decoder_is_refused(tmp_path: Path, distil: Callable[..., Path]) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -35,31 +35,11 @@ if TYPE_CHECKING:
 
     from vislex.decoders.infill import Filled, Template
 
-__all__ = ["CaptionLatents", "LadicDecoder"]
+__all__ = ["LadicDecoder"]
 
 INITIAL_SIZE = 0.1  # standard deviation
-# (decoder, vision tokens, what training reads of the captions) -> loss float[]
-Objective = Callable[["LadicDecoder", VisionTokens | Tensor, "CaptionLatents"], Tensor]
-
-
-@dataclass(frozen=True)
-class CaptionLatents:
-    """What training reads of captions.
-
-    Attributes:
-        input_ids: int64[B, L], padded to the length that the latents have.
-        x0: float32[B, L, D], their latents.
-        token_mask: bool[B, L], False on positions behind the end of a caption's latents; None where there are none.
-    """
-
-    input_ids: Tensor
-    x0: Tensor
-    token_mask: Tensor | None
-
-    def repeat(self, times: int) -> CaptionLatents:
-        """Each caption ``times`` times in a row."""
-        mask = None if self.token_mask is None else self.token_mask.repeat_interleave(times, 0)
-        return CaptionLatents(self.input_ids.repeat_interleave(times, 0), self.x0.repeat_interleave(times, 0), mask)
+# (decoder, vision tokens, input_ids int64[B, L] at the length of the latents, token_mask bool[B, L]) -> loss float[]
+Objective = Callable[["LadicDecoder", VisionTokens | Tensor, Tensor, Tensor | None], Tensor]
 
 
 class LadicDecoder(CaptionDecoder):
@@ -296,13 +276,15 @@ class LadicDecoder(CaptionDecoder):
         config = self.config
         self._check_length(input_ids)
         mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
-        captions = self._captions(input_ids, mask, latents)
+        input_ids, mask, token_mask = self._pad(input_ids, mask)
         if objective is not None:
-            return CaptionDecoderOutput(loss=objective(self, vision_tokens, captions))
+            return CaptionDecoderOutput(loss=objective(self, vision_tokens, input_ids, token_mask))
         vision = self._project(vision_tokens)
+        x0 = self._latents(input_ids, mask, latents, vision.tokens.dtype)
         draws = config.draws_per_caption if self.training else 1
-        captions = captions.repeat(draws)
-        input_ids, x0, token_mask = captions.input_ids, captions.x0, captions.token_mask
+        if draws > 1:
+            input_ids, x0 = input_ids.repeat_interleave(draws, 0), x0.repeat_interleave(draws, 0)
+            token_mask = None if token_mask is None else token_mask.repeat_interleave(draws, 0)
         drawn = draw(
             (len(x0), x0.shape[1], x0.shape[2]),
             config.num_train_timesteps,
@@ -346,8 +328,8 @@ class LadicDecoder(CaptionDecoder):
             loss = loss + config.length_weight * self.length_head.loss(vision, mask.sum(1) - 1)
         return CaptionDecoderOutput(loss=loss, logits=logits)
 
-    def _captions(self, input_ids: Tensor, mask: Tensor, latents: Tensor | None) -> CaptionLatents:
-        """Captions at the length of their latents, which the text encoder gives unless they are known."""
+    def _pad(self, input_ids: Tensor, mask: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Ids and mask int64[B, L] at the length of the latents, and bool[B, L] where captions have other lengths."""
         config = self.config
         input_ids = input_ids.masked_fill(mask == 0, config.pad_token_id)
         own = torch.full((len(mask),), config.max_length, device=mask.device)
@@ -358,12 +340,14 @@ class LadicDecoder(CaptionDecoder):
         input_ids = F.pad(input_ids, (0, more), value=config.pad_token_id)
         mask = F.pad(mask, (0, more))
         token_mask = torch.arange(length, device=mask.device) < own[:, None]
+        return input_ids, mask, None if bool(token_mask.all()) else token_mask
+
+    def _latents(self, input_ids: Tensor, mask: Tensor, latents: Tensor | None, dtype: torch.dtype) -> Tensor:
+        """Latents float32[B, L, D] of padded captions: those that are known, or the text encoder's."""
         if latents is None:
-            x0 = self.codec.encode(input_ids, mask, dtype=self.denoiser.position.weight.dtype)
-        else:
-            is_special = self.codec.is_special(input_ids)[..., None]
-            x0 = torch.where(is_special, self.codec.stop.float(), F.pad(latents.float(), (0, 0, 0, more)))
-        return CaptionLatents(input_ids, x0, None if bool(token_mask.all()) else token_mask)
+            return self.codec.encode(input_ids, mask, dtype=dtype)
+        padded = F.pad(latents.float(), (0, 0, 0, input_ids.shape[1] - latents.shape[1]))
+        return torch.where(self.codec.is_special(input_ids)[..., None], self.codec.stop.float(), padded)
 
     def read(self, latents: Tensor) -> tuple[Tensor, Tensor]:
         """Words int64[B, L] of latents float[B, L, D], and the probability float[B, L] of each."""

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
@@ -14,31 +13,14 @@ from torch import Tensor
 from vislex.decoders.base import as_vision_tokens
 from vislex.decoders.ladic.losses import draw, latent_loss
 from vislex.diffusion.consistency import Predict, Segments, Target, consistency_target, of_tokens
-from vislex.diffusion.noise import NoiseSchedule
+from vislex.diffusion.samplers import DDIM
 from vislex.errors import ConfigError
 from vislex.specs import VisionTokens
 
 if TYPE_CHECKING:
-    from vislex.decoders.ladic.decoder import CaptionLatents, LadicDecoder
+    from vislex.decoders.ladic.decoder import LadicDecoder
 
 __all__ = ["FewStepLoss"]
-
-
-@dataclass
-class _Noising:
-    """Latents float32[B, L, D] with the noise that is laid on them and, where ``kept`` bool[B, L], what is shown."""
-
-    x0: Tensor
-    shown: Tensor
-    noise: Tensor
-    kept: Tensor
-    schedule: NoiseSchedule
-
-    def at(self, timesteps: Tensor) -> tuple[Tensor, Tensor]:
-        """Noised latents float32[B, L, D] at times int64[B], and the time int64[B, L] of each word."""
-        of_each = of_tokens(timesteps, self.kept)
-        noised = self.schedule.add_noise(self.x0, self.noise, of_each)
-        return torch.where(self.kept[..., None], self.shown, noised), of_each
 
 
 class FewStepLoss:
@@ -51,8 +33,7 @@ class FewStepLoss:
         solver_steps: Steps that the teacher takes before the student's own prediction does the rest of a segment (one
             is consistency distillation); None takes all, and then only the starts of segments are trained.
         guidance_scale: w of the teacher's guided prediction, cond + w (cond - uncond); the student needs no guidance.
-        latent_weight: Weight of the loss on the latents.
-        token_weight: Weight of the divergence of the words' distributions.
+        temperature: Scale of the noise, in training as in sampling: the student sees what it will start from.
         dtype: What the teacher computes in.
 
     Raises:
@@ -67,61 +48,66 @@ class FewStepLoss:
         segment_steps: int = 8,
         solver_steps: int | None = None,
         guidance_scale: float = 0.0,
-        latent_weight: float = 1.0,
-        token_weight: float = 1.0,
+        temperature: float = 1.0,
         dtype: torch.dtype = torch.float32,
     ) -> None:
         if solver_steps is not None and not 1 <= solver_steps <= segment_steps:
             raise ConfigError(f"solver_steps={solver_steps} must be between 1 and segment_steps={segment_steps}")
-        if not (latent_weight > 0 or token_weight > 0):
-            raise ConfigError("latent_weight and token_weight are both 0; one of them must be above it")
         self.teacher = copy.deepcopy(teacher).eval().requires_grad_(False)
         for parameter in self.teacher.parameters():  # not the statistics of the latents
             parameter.data = parameter.data.to(dtype)
         self.segments = Segments.create(teacher.sampling_schedule, segments, segment_steps)
         self.solver_steps = segment_steps if solver_steps is None else solver_steps
         self.trained = self.segments.trained(self.solver_steps)
-        self.guidance_scale = guidance_scale
-        self.latent_weight, self.token_weight = latent_weight, token_weight
+        self.guidance_scale, self.temperature = guidance_scale, temperature
         self.dtype = dtype
-        # What the student is made for, as ``LadicConfig.sampling`` holds it.
-        settings = {"sampler": "ddim", "num_inference_steps": segments, "guidance_scale": 0.0}
-        dropped = ("stride", "refine_at", "guidance_interval")
-        self.sampling = {k: v for k, v in (teacher.config.sampling or {}).items() if k not in dropped} | settings
 
-    def __call__(self, student: LadicDecoder, vision_tokens: VisionTokens | Tensor, captions: CaptionLatents) -> Tensor:
-        """The loss float[] of captions; in eval mode always at the same times and noise.
+    @property
+    def sampling(self) -> dict[str, Any]:
+        """What the student is made for, as ``LadicConfig.sampling`` holds it."""
+        kept = {"token_times", "self_conditioning", "seed"}
+        return {name: value for name, value in (self.teacher.config.sampling or {}).items() if name in kept} | {
+            "sampler": "ddim",
+            "num_inference_steps": (len(self.segments.times) - 1) // self.segments.steps,
+            "guidance_scale": 0.0,
+            "temperature": self.temperature,
+        }
+
+    def __call__(
+        self, student: LadicDecoder, vision_tokens: VisionTokens | Tensor, input_ids: Tensor, token_mask: Tensor | None
+    ) -> Tensor:
+        """The loss float[] on images; in eval mode always at the same times and noise.
+
+        Captions start from noise, as in sampling. Of given captions only their lengths are read and, for the share
+        ``keep_words`` of them, words that stand fixed.
 
         Args:
             student: What is trained.
             vision_tokens: Encoder output, or its tokens float[B, N, D].
-            captions: Their ids and latents.
+            input_ids: int64[B, L] of captions, at the length of the latents.
+            token_mask: bool[B, L], False behind the end of a caption's latents; None where there is none such.
         """
         config, schedule = student.config, student.sampling_schedule
         vision = student._project(vision_tokens)
-        x0, token_mask = captions.x0, captions.token_mask
         drawn = draw(
-            (len(x0), x0.shape[1], x0.shape[2]),
+            (*input_ids.shape, student.codec.latent_dim),
             config.num_train_timesteps,
             drop_image=config.drop_image if student.training else 0.0,
             keep_words=config.keep_words,
             self_conditioning=0.0,
-            device=x0.device,
+            device=input_ids.device,
             generator=None if student.training else torch.Generator().manual_seed(0),
         )
-        shown = torch.where(drawn.by_token[:, None, None], student.codec.token_latents[captions.input_ids].to(x0), x0)
-        given = _Noising(x0, shown, drawn.noise, drawn.kept, schedule)
+        noise = self.temperature * schedule.init_noise_sigma * drawn.noise
+        start = torch.where(drawn.kept[..., None], student.codec.token_latents[input_ids].float(), noise)
         state = student.denoiser.vision_state(vision, drawn.dropped)
 
         def predict(x: Tensor, timesteps: Tensor, previous: Tensor) -> tuple[Tensor, Tensor | None]:
             return student.predict(x, schedule.told(timesteps), previous, state, schedule, token_mask)
 
-        times, trained = (value.to(x0.device) for value in (self.segments.times, self.trained))
+        times, trained = (value.to(start.device) for value in (self.segments.times, self.trained))
         places = trained[(drawn.timesteps - 1) * len(trained) // (config.num_train_timesteps - 1)]
-        x, timesteps = given.at(times[places])
-        previous = torch.zeros_like(x)
-        if student.sampling().self_conditioning:
-            previous = self._before(given, places, predict)
+        x, previous = self._arrive(start, places, drawn.kept, student, predict)
         wanted = consistency_target(
             x,
             places,
@@ -133,27 +119,34 @@ class FewStepLoss:
             student=lambda *asked: _target(*predict(*asked)),
             solver_steps=self.solver_steps,
         )
-        prediction, logits = predict(x, timesteps, previous)
+        prediction, logits = predict(x, of_tokens(times[places], drawn.kept), previous)
         counts = ~drawn.kept if token_mask is None else token_mask & ~drawn.kept
-        distance = latent_loss(prediction, wanted.x0, counts, times[places], schedule, kind=config.latent_loss)
-        loss = self.latent_weight * distance
+        loss = latent_loss(prediction, wanted.x0, counts, times[places], schedule, kind=config.latent_loss)
         if logits is not None and wanted.words is not None:
             each = F.kl_div(logits.float().log_softmax(-1), wanted.words, reduction="none").sum(-1)
-            loss = loss + self.token_weight * (each * counts).sum() / counts.sum().clamp(min=1)
+            loss = loss + config.token_weight * (each * counts).sum() / counts.sum().clamp(min=1)
         return loss
 
     @torch.no_grad()
-    def _before(self, given: _Noising, places: Tensor, predict: Callable[..., tuple[Tensor, Tensor | None]]) -> Tensor:
-        """What the student has seen before, float32[B, L, D], as in sampling: in the first segment nothing, later what
-        it predicted at the start of the segment before."""
-        steps = self.segments.steps
-        has_past = places >= steps
-        if not bool(has_past.any()):
-            return torch.zeros_like(given.x0)
-        starts = (places // steps - 1).clamp(min=0) * steps
-        x, timesteps = given.at(self.segments.times.to(places.device)[starts])
-        seen = torch.where(given.kept[..., None], x, predict(x, timesteps, torch.zeros_like(x))[0])
-        return torch.where(has_past[:, None, None], seen, 0.0)
+    def _arrive(
+        self, x: Tensor, places: Tensor, kept: Tensor, student: LadicDecoder, predict: Callable[..., Any]
+    ) -> tuple[Tensor, Tensor]:
+        """Where the student's own steps lead: latents float32[B, L, D] at places int64[B], and its last prediction.
+
+        In their place noised captions would say more of their words than the student will have found.
+        """
+        times, steps = self.segments.times.to(x.device), self.segments.steps
+        remembers = student.sampling().self_conditioning
+        sampler, previous, place = DDIM(student.sampling_schedule), torch.zeros_like(x), torch.zeros_like(places)
+        while bool((place < places).any()):
+            following = torch.minimum(place + steps, places)
+            now, then = (of_tokens(times[at], kept) for at in (place, following))
+            x0 = torch.where(kept[..., None], x, predict(x, now, previous)[0])
+            x = sampler.step(x, x0, now, then)
+            if remembers:  # inside a segment it is shown what it was at the start
+                previous = torch.where((following == place + steps)[:, None, None], x0, previous)
+            place = following
+        return x, previous
 
     def _teach(self, vision_tokens: VisionTokens | Tensor, dropped: Tensor, token_mask: Tensor | None) -> Predict:
         """The teacher's guided prediction for these images."""

@@ -67,7 +67,7 @@ def test_the_student_nears_its_teacher_and_asks_for_few_evaluations(
     folder = distil("run", "steps=20", "eval_every=10", "ema_decay=0.5", "val_size=8")
     seen = losses(folder, "eval_loss")
     assert len(seen) == 2
-    assert seen[-1] < 0.9 * losses(folder)[0]
+    assert seen[-1] < 0.97 * losses(folder)[0]
     assert seen == sorted(seen, reverse=True)
     assert (teacher / "model.safetensors").read_bytes() == before
     record = json.loads((folder / "run.json").read_text())

@@ -28,11 +28,10 @@ from vislex.recipes.caption_data import (
     CaptionData,
     Validation,
     caption_inputs,
-    column,
     image_inputs,
-    load_splits,
     save_captioner,
 )
+from vislex.recipes.source import column, load_splits
 from vislex.text import load_tokenizer, prune_tokenizer, special_tokens
 from vislex.training.captions import CaptionBank, generator
 from vislex.training.distill import caption_all

@@ -15,17 +15,18 @@ from torch import nn
 from transformers import PreTrainedTokenizerFast
 
 from vislex.captioner import Captioner
-from vislex.data.sources import describe_source, load_suite
+from vislex.data.sources import describe_source
 from vislex.decoders.base import CaptionDecoder
 from vislex.decoders.budget import decoder_parameters
 from vislex.decoders.ladic.decoder import LadicDecoder
 from vislex.metrics import score_captions
 from vislex.processing import create_image_processor
+from vislex.recipes.source import DataSettings, column
 from vislex.training.captions import CaptionBank
 from vislex.training.features import cached_features
 from vislex.training.latents import cached_latents
 from vislex.training.records import command_line, finish_run
-from vislex.training.settings import TrainingSettings, total_draws
+from vislex.training.settings import total_draws
 from vislex.training.trainer import PartTrainer
 
 __all__ = [
@@ -33,22 +34,17 @@ __all__ = [
     "Inputs",
     "Validation",
     "caption_inputs",
-    "column",
     "image_inputs",
-    "load_splits",
     "save_captioner",
 ]
 
 Inputs = Callable[[np.ndarray], dict[str, Any]]
 
 
-class CaptionData(TrainingSettings):
-    """What captioners are trained on, and how they are validated and saved.
+class CaptionData(DataSettings):
+    """How captioners read their data, and how they are validated and saved.
 
     Attributes:
-        data: A name of ``vislex list suites``, with its place behind a colon ("coco:/data/coco"), or a folder.
-        data_options: Further options of the source (for openmoji: ``vocabulary``, ``style``, ``seed``).
-        train_size: Images of the training split that are used; None takes all (openmoji: its default size).
         cache_features: Whether what is frozen is run only once: the encoder, and the text encoder of the decoder
             ``ladic``. The cache is below ``VISLEX_CACHE``.
         save_dtype: Number format of the saved weights; training keeps float32, and so does loading unless it is told
@@ -56,28 +52,9 @@ class CaptionData(TrainingSettings):
         validation_options: Options of ``generate`` for the captions written for validation.
     """
 
-    data: str = "openmoji"
-    data_options: dict[str, Any] = Field(default_factory=dict)
-    train_split: str = "train"
-    val_split: str = "val"
-    train_size: int | None = Field(10000, ge=1)
-    val_size: int | None = Field(200, ge=1)
     cache_features: bool = True
     save_dtype: Literal["float32", "bfloat16"] = "float32"
     validation_options: dict[str, Any] = Field(default_factory=dict)
-
-
-def load_splits(config: CaptionData) -> tuple[Dataset, Dataset]:
-    """The training and the validation split."""
-    return (
-        load_suite(config.data, split=config.train_split, size=config.train_size, **config.data_options),
-        load_suite(config.data, split=config.val_split, size=config.val_size, **config.data_options),
-    )
-
-
-def column(dataset: Dataset, name: str) -> list[Any]:
-    """A column without opening any image."""
-    return list(dataset.with_format(None)[name])
 
 
 def image_inputs(config: CaptionData, captioner: Captioner, dataset: Dataset, *, frozen: bool = True) -> Inputs:

@@ -18,16 +18,17 @@ from rich.table import Table
 from torch import nn
 from transformers import PreTrainedTokenizerFast, set_seed
 
-from vislex.data.sources import describe_source, load_suite
+from vislex.data.sources import describe_source
 from vislex.decoders.ladic.codec import LatentCodec
 from vislex.errors import CheckpointError
+from vislex.recipes.source import DataSettings, column, load_splits
 from vislex.text import encode_captions, load_tokenizer, prune_tokenizer
 from vislex.training.captions import CaptionBank, generator
 from vislex.training.draws import Draws
 from vislex.training.parts import PartSettings
 from vislex.training.recipe import Recipe
 from vislex.training.records import command_line, finish_run, start_run
-from vislex.training.settings import TrainingSettings, total_draws
+from vislex.training.settings import total_draws
 from vislex.training.trainer import PartTrainer
 
 __all__ = ["NOISE_LEVELS", "RECIPE", "LadicCodecConfig", "round_trip", "run"]
@@ -37,8 +38,8 @@ NOISE_LEVELS = (0.0, 0.25, 0.5, 0.75, 1.0)  # standard deviations of the noise, 
 logger = logging.getLogger(__name__)
 
 
-class LadicCodecConfig(TrainingSettings):
-    """Configuration of ``ladic_codec``.
+class LadicCodecConfig(DataSettings):
+    """Configuration of ``ladic_codec``; of its data only captions are read.
 
     Attributes:
         text_model: "minilm", a folder, or a hub id of a BERT-like model (``bert-base-uncased``).
@@ -49,8 +50,6 @@ class LadicCodecConfig(TrainingSettings):
         normalize_stop: Whether the latent of "." that stands for no word is, too.
         noise: Largest standard deviation of the noise in training.
         least_accuracy: Share of the words that must survive the round trip without noise, or the run fails.
-        data: A name of ``vislex list suites``, with its place behind a colon, or a folder; only captions are read.
-        train_size: Images of the training split whose captions are used; None takes all.
     """
 
     budget_table: ClassVar[str] = "ladic_codec"
@@ -63,12 +62,6 @@ class LadicCodecConfig(TrainingSettings):
     normalize_stop: bool = True
     noise: float = Field(1.0, ge=0)
     least_accuracy: float = Field(0.98, ge=0, le=1)
-    data: str = "openmoji"
-    data_options: dict[str, Any] = Field(default_factory=dict)
-    train_split: str = "train"
-    val_split: str = "val"
-    train_size: int | None = Field(10000, ge=1)
-    val_size: int | None = Field(200, ge=1)
     prune_vocabulary: bool = True
     max_length: int = Field(40, ge=4)
 
@@ -84,10 +77,7 @@ def run(config: LadicCodecConfig) -> Path:
     """
     output = start_run("ladic_codec", config)
     set_seed(config.seed)
-    train, val = (
-        list(load_suite(config.data, split=split, size=size, **config.data_options).with_format(None)["captions"])
-        for split, size in ((config.train_split, config.train_size), (config.val_split, config.val_size))
-    )
+    train, val = (column(split, "captions") for split in load_splits(config))
     captions = [text for own in train for text in own]
     tokenizer, token_index = load_tokenizer(config.text_model), None
     if config.prune_vocabulary:

@@ -22,11 +22,10 @@ from vislex.errors import ConfigError
 from vislex.recipes.caption_data import (
     CaptionData,
     Validation,
-    column,
     image_inputs,
-    load_splits,
     save_captioner,
 )
+from vislex.recipes.source import column, load_splits
 from vislex.training.captions import CaptionBank, generator
 from vislex.training.draws import Draws
 from vislex.training.parts import PartSettings

@@ -298,7 +298,9 @@ class LadicDecoder(CaptionDecoder):
         noised = self.schedule.add_noise(x0, drawn.noise, timesteps)
         shown = torch.where(drawn.by_token[:, None, None], self.codec.token_latents[input_ids].to(x0), x0)
         noised = torch.where(drawn.kept[..., None], shown, noised)
-        state = self.denoiser.vision_state(vision, drawn.dropped[::draws]).repeat(draws)
+        state = self.denoiser.vision_state(vision, drawn.dropped[::draws])
+        if draws > 1:
+            state = state.repeat(draws)
         previous = None
         if drawn.shows_prediction:
             with torch.no_grad():

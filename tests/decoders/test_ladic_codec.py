@@ -177,3 +177,12 @@ def test_the_tokenizer_must_belong_to_the_text_model(tiny_bert: Path, tmp_path: 
         LatentCodec.create(load_tokenizer(), CORPUS, text_model=tmp_path)
     with pytest.raises(ConfigError, match="need captions"):
         LatentCodec.create(load_tokenizer(tiny_bert), [], text_model=tiny_bert)
+
+
+def test_a_decoder_names_no_folder_of_the_machine_that_its_codec_was_on(
+    codec: LatentCodec, spec: EncoderSpec, tokenizer: PreTrainedTokenizerFast, tmp_path: Path
+) -> None:
+    codec.save_pretrained(tmp_path / "codec")
+    decoder = create_decoder("ladic", spec, tokenizer, codec=tmp_path / "codec", hidden_size=16, num_heads=2)
+    decoder.save_pretrained(tmp_path / "decoder")
+    assert str(tmp_path / "codec") not in (tmp_path / "decoder" / "config.json").read_text()

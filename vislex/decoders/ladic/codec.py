@@ -430,6 +430,7 @@ def load_codec(source: str | Path) -> LatentCodec:
     if missing := sorted(info["missing_keys"]):
         raise CheckpointError(f"the codec at '{folder}' is incomplete: {', '.join(missing)} are missing")
     codec.tokenizer = load_tokenizer(folder)
+    codec.config._name_or_path = codec.config.text_config._name_or_path = ""  # decoders save it: no folder of a machine
     return codec
 
 

@@ -64,15 +64,14 @@ class NaiveLadic(LadicDecoder):
         schedule: NoiseSchedule,
         token_mask: Tensor | None = None,
     ) -> Tensor:
-        """One pass with the images and, for the rows behind them, one without."""
-        batch, answers = len(self.image), []
-        for start in range(0, len(x), batch):
-            rows = slice(start, start + batch)
+        """One pass with the images and, where the state has rows without them, another one."""
+        answers = []
+        for is_dropped in (False, True)[: len(state) // len(x)]:
             tokens = self.image if self.encoder is None else self.encoder(self.image).tokens
-            dropped = torch.full((batch,), start > 0)
+            dropped = torch.full((len(x),), is_dropped)
             anew = self.denoiser.vision_state(self._project(tokens), dropped)
-            shown = None if previous is None else previous[rows]
-            answers.append(super().denoise(x[rows], timesteps[rows], shown, anew, schedule, token_mask))
+            self.codec._mixture = None
+            answers.append(super().denoise(x, timesteps, previous, anew, schedule, token_mask))
         return torch.cat(answers)
 
 

@@ -11,9 +11,10 @@ from transformers import GenerationConfig, PreTrainedTokenizerFast
 from vislex.decoders.ladic.codec import LatentCodec
 from vislex.decoders.ladic.decoder import LadicDecoder
 from vislex.decoders.ladic.losses import draw, latent_loss
-from vislex.decoders.ladic.mixture import hidden_share, mixture_mean, token_evidence
+from vislex.decoders.ladic.mixture import TokenMixture
 from vislex.decoders.ladic.words import whole_captions
 from vislex.diffusion.noise import NoiseSchedule
+from vislex.diffusion.token_times import token_times
 from vislex.errors import ConfigError, SpecError
 from vislex.specs import EncoderSpec, Grid, VisionTokens
 from vislex.text import encode_captions
@@ -64,6 +65,51 @@ def test_the_loss_is_that_of_one_drawn_time(make: Callable[..., LadicDecoder], b
     torch.testing.assert_close(decoder(tokens(), **batch).loss, expected)
 
 
+def test_the_same_latents_with_several_images_are_seen_as_one_by_one(decoder: LadicDecoder) -> None:
+    """The states of guidance: twice as many rows as latents."""
+    x = torch.randn(3, 16, decoder.codec.latent_dim, generator=torch.Generator().manual_seed(2))
+    times = torch.full((3, 16), 400)
+    both = decoder.denoiser.guided_state(decoder.denoiser.vision_state(decoder._project(tokens())))
+    together = decoder.predict(x, times, x.flip(0), both, decoder.schedule)
+    halves = [
+        decoder.predict(x, times, x.flip(0), both.select(rows), decoder.schedule)
+        for rows in (torch.arange(3), torch.arange(3, 6))
+    ]
+    for one, parts in zip(together, zip(*halves, strict=True), strict=True):
+        if one is not None:
+            torch.testing.assert_close(one, torch.cat(parts), rtol=1e-4, atol=1e-4)
+
+
+def test_words_with_a_skew_are_trained_at_their_own_times(
+    make: Callable[..., LadicDecoder], batch: dict[str, Tensor]
+) -> None:
+    """Words that are clean already do not count, and the loss is that of ``token_times``."""
+    decoder = make(
+        cross_entropy_weight=0.0,
+        token_weight=0.0,
+        length_weight=0.0,
+        keep_words=0.0,
+        self_conditioning="none",
+        time_skew=5.0,
+    )
+    ids = torch.nn.functional.pad(batch["input_ids"], (0, 16 - batch["input_ids"].shape[1]))
+    x0 = decoder.codec.encode(ids, (ids != 0).long())
+    generator = torch.Generator().manual_seed(0)
+    draws = {"drop_image": 0, "keep_words": 0, "self_conditioning": 0, "time_skew": 5.0}
+    drawn = draw(tuple(x0.shape), 1000, device=x0.device, generator=generator, **draws)
+    assert ((drawn.skew >= 0) & (drawn.skew <= 5)).all()
+    times = token_times(drawn.timesteps, 16, drawn.skew, 1000)
+    shown = torch.where(drawn.by_token[:, None, None], decoder.codec.token_latents[ids], x0)
+    noised = torch.where((times == 0)[..., None], shown, decoder.schedule.add_noise(x0, drawn.noise, times))
+    state = decoder.denoiser.vision_state(VisionTokens(decoder.projection(tokens())))
+    real = torch.arange(16) < torch.tensor([8, 16, 8])[:, None]
+    prediction = decoder.denoise(noised, times, None, state, decoder.schedule, real)
+    expected = (prediction - x0).square().mean(-1)[real & (times > 0)].mean()
+    torch.testing.assert_close(decoder(tokens(), **batch).loss, expected)
+    with pytest.raises(ConfigError, match="time_skew -1 must be at least 0"):
+        make(time_skew=-1)
+
+
 def test_a_caption_may_be_shown_at_several_times(make: Callable[..., LadicDecoder], batch: dict[str, Tensor]) -> None:
     """Three draws of a batch are the draws of the same batch three times over, every caption's side by side."""
     fields = {"length_weight": 0.0, "keep_words": 0.0, "drop_image": 0.0}
@@ -84,13 +130,13 @@ def test_losses_by_hand() -> None:
     x0 = torch.zeros(2, 2, 4)
     prediction = torch.ones(2, 2, 4) * torch.tensor([1.0, 3.0])[:, None, None]
     counts = torch.tensor([[True, True], [True, False]])
-    times = torch.tensor([10, 900])
+    times = torch.tensor([[10, 10], [900, 900]])
     shared = {"counts": counts, "timesteps": times, "schedule": schedule}
     assert float(latent_loss(prediction, x0, kind="l2", **shared)) == pytest.approx((2 + 2 + 6) / 3)
     assert float(latent_loss(prediction, x0, kind="mse", **shared)) == pytest.approx((1 + 1 + 9) / 3)
     snr = schedule.log_snr(times).exp().clamp(max=5)
-    weights = snr / snr.mean()
-    expected = (2 * weights[0] + 9 * weights[1]) / 3
+    weights = snr * 3 / snr[counts].sum()
+    expected = (2 * weights[0, 0] + 9 * weights[1, 0]) / 3
     assert float(latent_loss(prediction, x0, kind="mse", min_snr_gamma=5, **shared)) == pytest.approx(float(expected))
 
 
@@ -255,14 +301,15 @@ def test_the_mixture_by_brute_force() -> None:
     prior = torch.tensor([0.1, 0.2, 0.3, 0.15, 0.25])
     alpha, sigma = torch.tensor([[[0.6]]]), torch.tensor([[[0.8]]])
     x = torch.randn(1, 1, 3, generator=generator)
-    posterior = (token_evidence(x, alpha, sigma, means, variance) + prior.log()).softmax(-1)
+    mixture = TokenMixture(means, variance, prior.log())
+    posterior = mixture.evidence(x, alpha, sigma).softmax(-1)
     # Monte Carlo: latents drawn from the mixture, weighed by how likely they made x.
     pieces = torch.multinomial(prior, 400_000, replacement=True, generator=generator)
     x0 = means[pieces] + variance.sqrt() * torch.randn(400_000, 3, generator=generator)
     weights = (-((x[0] - 0.6 * x0) ** 2).sum(1) / (2 * 0.8**2)).softmax(0)
     share = torch.zeros(5).index_add_(0, pieces, weights)
     torch.testing.assert_close(posterior[0, 0], share, atol=0.01, rtol=0)
-    mean = mixture_mean(x, alpha, sigma, means, variance, posterior)
+    mean = mixture.mean(x, alpha, sigma, posterior)
     torch.testing.assert_close(mean[0, 0], weights @ x0, atol=0.02, rtol=0)
 
 
@@ -271,7 +318,7 @@ def test_time_follows_the_share_of_the_words_that_the_noise_hides(make: Callable
     d = 8.0
     means = torch.zeros(2, 4)
     means[:, 0] = torch.tensor([d, -d])
-    median, scale = hidden_share(means, torch.full((4,), 1e-6), torch.zeros(2), n_samples=4000)
+    median, scale = TokenMixture(means, torch.full((4,), 1e-6), torch.zeros(2)).hidden_share(n_samples=4000)
     z, shares = torch.linspace(-8, 8, 4001), []
     for value in (median, median + 2.197 * scale, median - 2.197 * scale):
         ratio = d * math.exp(value / 2)  # of signal to noise; the entropy of the sign's posterior by quadrature:
@@ -279,8 +326,7 @@ def test_time_follows_the_share_of_the_words_that_the_noise_hides(make: Callable
         shares.append(float((entropy * (-(z**2) / 2).softmax(0)).sum()) / math.log(2))
     assert shares == pytest.approx([0.5, 0.1, 0.9], abs=0.08)
     decoder = make("fast", noise_factor=1.0)
-    codec = decoder.codec
-    assert decoder.config.log_snr == hidden_share(codec.token_latents, codec.token_variance, codec.token_log_prior)
+    assert decoder.config.log_snr == decoder.codec.mixture().hidden_share()
     assert decoder.schedule.log_snr(torch.tensor([500])).item() == pytest.approx(decoder.config.log_snr[0], abs=1e-3)
     assert make("fast", log_snr=(-3.0, 0.5)).config.log_snr == (-3.0, 0.5)
 

@@ -20,6 +20,7 @@ from transformers import AutoConfig, AutoModel, PreTrainedConfig, PreTrainedMode
 from transformers.configuration_utils import SubConfigSpec
 from transformers.utils import ModelOutput
 
+from vislex.decoders.ladic.mixture import TokenMixture
 from vislex.decoders.ladic.text_encoder import TextEncoder, additive_mask, load_text_encoder, open_text_model
 from vislex.errors import CheckpointError, ConfigError
 from vislex.hub import check_folder, shipped
@@ -115,6 +116,7 @@ class LatentCodec(PreTrainedModel):
         self.register_buffer("token_index", torch.arange(config.vocab_size))
         self._text_encoder: tuple[TextEncoder, ...] = ()  # in a tuple: no part of the state dict, never trained
         self._copies: dict[tuple[torch.device, torch.dtype], TextEncoder] = {}
+        self._mixture: tuple[tuple[tuple[int, int], ...], TokenMixture] | None = None
         self.tokenizer: PreTrainedTokenizerFast | None = None
         self.post_init()
 
@@ -281,6 +283,14 @@ class LatentCodec(PreTrainedModel):
 
     def _normalize(self, raw: Tensor) -> Tensor:
         return (raw - self.mean.to(raw.dtype)) / self.std.to(raw.dtype)
+
+    def mixture(self) -> TokenMixture:
+        """The latents of the word pieces as a mixture, made anew only where they have changed."""
+        parts = (self.token_latents, self.token_variance, self.token_log_prior)
+        state = tuple((part.data_ptr(), part._version) for part in parts)
+        if self._mixture is None or self._mixture[0] != state:
+            self._mixture = (state, TokenMixture(*parts))
+        return self._mixture[1]
 
     def is_special(self, input_ids: Tensor) -> Tensor:
         """bool[B, L]: [CLS], [SEP] and [PAD]."""

@@ -64,6 +64,8 @@ class LadicConfig(CaptionDecoderConfig):
         drop_image: Share of training captions without their image, for guidance.
         keep_words: Share of training captions of which some words are shown clean, each with its own time 0: what
             Back&Refine and infilling ask for.
+        time_skew: Largest skew of the words' times in training (``token_times``), drawn evenly from 0 on: words are then
+            also learnt with those before them nearly clean. 0 gives all words of a caption the same time.
         length: "fixed" denoises ``max_length`` positions, "predicted" as many as a head reads from the image.
         fixed_ends: Whether the first and last position hold no word, as in every training caption, whatever the latents
             there say; the released model reads them too.
@@ -106,6 +108,7 @@ class LadicConfig(CaptionDecoderConfig):
     draws_per_caption: int = 1
     drop_image: float = 0.1
     keep_words: float = 0.0
+    time_skew: float = 0.0
     length: str = "fixed"
     fixed_ends: bool = True
     length_bucket: int = 8
@@ -134,6 +137,8 @@ class LadicConfig(CaptionDecoderConfig):
             )
         if self.self_conditioning == "concat" and self.preconditioning == "tokens":
             problems.append("preconditioning 'tokens' needs self_conditioning 'project' or 'none', not 'concat'")
+        if self.time_skew < 0:
+            problems.append(f"time_skew {self.time_skew} must be at least 0")
         for name in ("length_bucket", "draws_per_caption"):
             if getattr(self, name) < 1:
                 problems.append(f"{name} {getattr(self, name)} must be at least 1")

@@ -18,12 +18,13 @@ from vislex.decoders.ladic.config import LadicConfig
 from vislex.decoders.ladic.generation import generate
 from vislex.decoders.ladic.infill import infill
 from vislex.decoders.ladic.losses import cross_entropy, draw, latent_loss
-from vislex.decoders.ladic.mixture import hidden_share, mixture_mean, token_evidence
+from vislex.decoders.ladic.mixture import TokenMixture
 from vislex.decoders.ladic.presets import preset as preset_fields
 from vislex.decoders.ladic.sampling import SamplingConfig
 from vislex.decoders.ladic.words import whole_captions
 from vislex.decoders.projection import VisionProjection
 from vislex.diffusion.noise import NoiseSchedule
+from vislex.diffusion.token_times import token_times
 from vislex.errors import ConfigError, did_you_mean
 from vislex.modules.denoiser import Denoiser, VisionState, start_as_sines
 from vislex.modules.length_head import LengthHead, round_up
@@ -162,7 +163,7 @@ class LadicDecoder(CaptionDecoder):
         if hidden_size is None:
             hidden_size = 2 * fitting.latent_dim if chosen["self_conditioning"] == "concat" else 192
         if chosen.get("noise_schedule") == "logistic" and "log_snr" not in chosen:
-            chosen["log_snr"] = hidden_share(fitting.token_latents, fitting.token_variance, fitting.token_log_prior)
+            chosen["log_snr"] = fitting.mixture().hidden_share()
         chosen.setdefault("initializer_range", hidden_size**-0.5)  # the usual 0.02 leaves a narrow model blind for long
         config = LadicConfig(
             codec_config=fitting.config,
@@ -204,15 +205,21 @@ class LadicDecoder(CaptionDecoder):
             x: float[B, L, D] noised latents.
             timesteps: int64[B, L] that the network is told.
             previous: float[B, L, D], an earlier prediction, or None.
-            state: Of the image.
+            state: Of the images, of B rows, or of K B: the same latents are then seen with the first B images, with
+                the next B, and so on (guidance), and what depends on the latents alone is computed once.
             schedule: Of ``x``.
             token_mask: bool[B, L], False on positions behind the end of a caption's latents.
 
         Returns:
-            The prediction of x0, float32[B, L, D], and with preconditioning "tokens" the logits float32[B, L, V] of the
-            mixture's weights.
+            The prediction of x0, float32[K B, L, D], and with preconditioning "tokens" the logits float32[K B, L, V] of
+            the mixture's weights.
         """
         config, dtype = self.config, self.denoiser.position.weight.dtype
+        copies = len(state) // len(x)
+
+        def each(value: Tensor) -> Tensor:
+            return value if copies == 1 else value.repeat(copies, *[1] * (value.ndim - 1))
+
         x = x.float()
         alpha, sigma = schedule.alpha_sigma(timesteps)
         evidence = None
@@ -220,14 +227,11 @@ class LadicDecoder(CaptionDecoder):
             second = torch.zeros_like(x) if previous is None else previous.float()
             hidden = torch.cat([x, second], dim=-1).to(dtype)
         elif config.preconditioning == "tokens":
-            means, variance, prior = (
-                value.float()
-                for value in (self.codec.token_latents, self.codec.token_variance, self.codec.token_log_prior)
-            )
-            evidence = token_evidence(x, alpha, sigma, means, variance) + prior
+            mixture = self.codec.mixture()
+            evidence = mixture.evidence(x, alpha, sigma)
             posterior = evidence.softmax(-1)
             # Not x itself: its noise would drown what is known of the word.
-            guess = mixture_mean(x, alpha, sigma, means, variance, posterior)
+            guess = mixture.mean(x, alpha, sigma, posterior)
             hidden = self.input(guess.to(dtype)) + posterior.to(dtype) @ self.words.weight
         else:
             hidden = self.input(x.to(dtype))
@@ -235,15 +239,16 @@ class LadicDecoder(CaptionDecoder):
             hidden = hidden + self.previous(previous.to(dtype))
         if config.neighbours:
             hidden = self.neighbours(hidden, hidden.new_ones(hidden.shape[:2]) if token_mask is None else token_mask)
-        output = self.denoiser(hidden, state, token_mask, timesteps)
+        mask = None if token_mask is None else each(token_mask)
+        output = self.denoiser(each(hidden), state, mask, each(timesteps))
+        x, alpha, sigma = (each(value) for value in (x, alpha, sigma))
         if config.self_conditioning == "concat":
             residual = output[..., : x.shape[-1]].float()
         else:
             residual = self.output(output).float()
         if evidence is not None:
-            logits = evidence + F.linear(output, self.words.weight, self.words_bias).float()
-            mean = mixture_mean(x, alpha, sigma, means, variance, logits.softmax(-1))
-            return mean + sigma * residual, logits
+            logits = each(evidence) + F.linear(output, self.words.weight, self.words_bias).float()
+            return mixture.mean(x, alpha, sigma, logits.softmax(-1)) + sigma * residual, logits
         if config.preconditioning == "linear":
             return (alpha * x + sigma * residual) / (alpha**2 + sigma**2), None
         return residual, None
@@ -291,13 +296,16 @@ class LadicDecoder(CaptionDecoder):
             drop_image=config.drop_image if self.training else 0.0,
             keep_words=config.keep_words,
             self_conditioning=0.0 if config.self_conditioning == "none" else config.self_conditioning_p,
+            time_skew=config.time_skew,
             device=x0.device,
             generator=None if self.training else torch.Generator().manual_seed(0),
         )
-        timesteps = drawn.timesteps[:, None].expand_as(input_ids).masked_fill(drawn.kept, 0)
+        timesteps = token_times(drawn.timesteps, x0.shape[1], drawn.skew, config.num_train_timesteps)
+        timesteps = timesteps.masked_fill(drawn.kept, 0)
+        clean = timesteps == 0
         noised = self.schedule.add_noise(x0, drawn.noise, timesteps)
         shown = torch.where(drawn.by_token[:, None, None], self.codec.token_latents[input_ids].to(x0), x0)
-        noised = torch.where(drawn.kept[..., None], shown, noised)
+        noised = torch.where(clean[..., None], shown, noised)
         state = self.denoiser.vision_state(vision, drawn.dropped[::draws])
         if draws > 1:
             state = state.repeat(draws)
@@ -305,18 +313,18 @@ class LadicDecoder(CaptionDecoder):
         if drawn.shows_prediction:
             with torch.no_grad():
                 previous = self.denoise(noised, timesteps, None, state, self.schedule, token_mask)
-                previous = torch.where(drawn.kept[..., None], noised, previous)
+                previous = torch.where(clean[..., None], noised, previous)
         prediction, words = self.predict(noised, timesteps, previous, state, self.schedule, token_mask)
         reads = labels is None or config.cross_entropy_weight > 0
         logits = self.codec.decode(prediction, token_mask) if reads else None
         if labels is None:
             return CaptionDecoderOutput(logits=logits)
-        counts = ~drawn.kept if token_mask is None else token_mask & ~drawn.kept
+        counts = ~clean if token_mask is None else token_mask & ~clean
         loss = latent_loss(
             prediction,
             x0,
             counts,
-            drawn.timesteps,
+            timesteps,
             self.schedule,
             kind=config.latent_loss,
             min_snr_gamma=config.min_snr_gamma,

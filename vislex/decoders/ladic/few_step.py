@@ -119,9 +119,10 @@ class FewStepLoss:
             student=lambda *asked: _target(*predict(*asked)),
             solver_steps=self.solver_steps,
         )
-        prediction, logits = predict(x, of_tokens(times[places], drawn.kept), previous)
+        timesteps = of_tokens(times[places], drawn.kept)
+        prediction, logits = predict(x, timesteps, previous)
         counts = ~drawn.kept if token_mask is None else token_mask & ~drawn.kept
-        loss = latent_loss(prediction, wanted.x0, counts, times[places], schedule, kind=config.latent_loss)
+        loss = latent_loss(prediction, wanted.x0, counts, timesteps, schedule, kind=config.latent_loss)
         if logits is not None and wanted.words is not None:
             each = F.kl_div(logits.float().log_softmax(-1), wanted.words, reduction="none").sum(-1)
             loss = loss + config.token_weight * (each * counts).sum() / counts.sum().clamp(min=1)
@@ -158,16 +159,13 @@ class FewStepLoss:
             vision = teacher._project(VisionTokens(given.tokens.to(self.dtype), given.mask))
             state = teacher.denoiser.vision_state(vision, dropped)
             both = teacher.denoiser.guided_state(state) if scale else state
-        double_mask = None if token_mask is None else torch.cat([token_mask, token_mask])
 
         def predict(x: Tensor, timesteps: Tensor, previous: Tensor) -> Target:
             told = schedule.told(timesteps)
             with torch.autocast(device, enabled=False):
-                if not scale:
-                    return _target(*teacher.predict(x, told, previous, both, schedule, token_mask))
-                x0, logits = teacher.predict(
-                    *(torch.cat([each, each]) for each in (x, told, previous)), both, schedule, double_mask
-                )
+                x0, logits = teacher.predict(x, told, previous, both, schedule, token_mask)
+            if not scale:
+                return _target(x0, logits)
             with_image, without = x0.chunk(2)
             if logits is not None:
                 seen, unseen = logits.log_softmax(-1).chunk(2)

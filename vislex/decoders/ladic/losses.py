@@ -19,6 +19,7 @@ class Draw:
 
     Attributes:
         timesteps: int64[B] in [1, T).
+        skew: float32[B], by how much the first words are ahead of the last ones (``token_times``).
         noise: float32[B, L, D].
         dropped: bool[B], captions that do not see their image.
         kept: bool[B, L], words that are shown clean.
@@ -27,6 +28,7 @@ class Draw:
     """
 
     timesteps: Tensor
+    skew: Tensor
     noise: Tensor
     dropped: Tensor
     kept: Tensor
@@ -41,6 +43,7 @@ def draw(
     drop_image: float,
     keep_words: float,
     self_conditioning: float,
+    time_skew: float = 0.0,
     device: torch.device,
     generator: torch.Generator | None = None,
 ) -> Draw:
@@ -55,6 +58,7 @@ def draw(
     share = uniform(batch, 1)
     return Draw(
         timesteps=1 + (places * (num_train_timesteps - 1)).long().clamp(max=num_train_timesteps - 2),
+        skew=time_skew * uniform(batch) if time_skew else torch.zeros(batch, device=device),
         noise=torch.randn(shape, generator=generator).to(device),
         dropped=uniform(batch) < drop_image,
         kept=(uniform(batch, length) < share) & keeps[:, None],
@@ -79,17 +83,17 @@ def latent_loss(
         prediction: float[B, L, D].
         x0: float[B, L, D].
         counts: bool[B, L], latents that count.
-        timesteps: int64[B].
+        timesteps: int64[B, L].
         schedule: For the signal-to-noise ratio.
         kind: "l2", the mean over tokens of the un-squared norm (LaDiC, equation 4), or "mse".
-        min_snr_gamma: Weighs captions by min(SNR, gamma), scaled to a mean of 1 over the batch.
+        min_snr_gamma: Weighs latents by min(SNR, gamma), scaled to a mean of 1 over the batch.
     """
     error = prediction.float() - x0.float()
     each = error.norm(dim=-1) if kind == "l2" else error.square().mean(-1)  # [B, L]
     weights = counts.float()
     if min_snr_gamma is not None:
         snr = schedule.log_snr(timesteps).exp().clamp(max=min_snr_gamma)
-        weights = weights * (snr / snr.mean())[:, None]
+        weights = weights * snr * (weights.sum() / (snr * weights).sum().clamp(min=1e-12))
     return (each * weights).sum() / counts.sum().clamp(min=1)
 
 

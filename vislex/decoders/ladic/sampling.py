@@ -16,6 +16,7 @@ from torch import Tensor
 from vislex.decoders.trace import TraceStep
 from vislex.diffusion.noise import NoiseSchedule
 from vislex.diffusion.samplers import SAMPLERS, create_sampler
+from vislex.diffusion.token_times import token_times
 from vislex.errors import ConfigError, SpecError, did_you_mean
 
 __all__ = [
@@ -28,9 +29,10 @@ __all__ = [
     "select_rows",
 ]
 
-# (x_t float[R, L, D], timesteps int64[R, L], previous x0 float[R, L, D] | None, rows int64[R]) -> x0 float[R, L, D].
-# Row i < B is caption i with its image, row B + i is caption i without; ``rows`` stays the same object while the same
-# captions are denoised, so that what is kept for each row is selected once (``select_rows``).
+# (x_t float[R, L, D], timesteps int64[R, L], previous x0 float[R, L, D] | None, rows int64[K R]) -> x0 float[K R, L, D].
+# Row i < B is caption i with its image, row B + i is caption i without: with K = 2 the same latents are seen both ways.
+# ``rows`` stays the same object while the same captions are denoised, so that what is kept for each row is selected
+# once (``select_rows``).
 Denoise = Callable[[Tensor, Tensor, Tensor | None, Tensor], Tensor]
 # x0 float[B, L, D] -> ids int64[B, L] and the confidence float[B, L] in each.
 Read = Callable[[Tensor], tuple[Tensor, Tensor]]
@@ -53,6 +55,8 @@ class SamplingConfig:
         early_exit: A caption is finished when its words have stayed the same for this many steps of the last pass;
             0 is off. Where the image leaves much open, words can rest at high noise and change later: a small number
             trades quality for steps.
+        time_skew: By how much the first words are ahead of the last ones (``token_times``): 0 denoises all at the same
+            time, more lets a word see those before it nearly clean. It needs a network that was trained so.
         token_times: Whether held tokens are told timestep 0; False tells all tokens the time of the loop, as a network
             expects that was never trained on tokens with their own times.
         self_conditioning: Whether the network sees its last prediction.
@@ -71,6 +75,7 @@ class SamplingConfig:
     refine_fraction: float = 0.5
     refine_steps: int | None = None
     early_exit: int = 0
+    time_skew: float = 0.0
     token_times: bool = True
     self_conditioning: bool = True
     temperature: float = 1.0
@@ -94,6 +99,10 @@ class SamplingConfig:
             problems.append(f"refine_fraction={self.refine_fraction} must be above 0 and at most 1")
         if self.temperature < 0:
             problems.append(f"temperature={self.temperature} must not be negative")
+        if self.time_skew < 0:
+            problems.append(f"time_skew={self.time_skew} must not be negative")
+        if self.time_skew and not self.token_times:
+            problems.append(f"time_skew={self.time_skew} needs token_times=True: words of different times are told theirs")
         if self.early_exit < 0:
             problems.append(f"early_exit={self.early_exit} must not be negative")
         if problems:
@@ -193,9 +202,7 @@ class Guided:
             return self.denoise(x, timesteps, previous, rows)
         if self._rows is None or self._rows[0] is not rows:
             self._rows = (rows, torch.cat([rows, rows + self.batch_size]))
-        last = None if previous is None else torch.cat([previous, previous])
-        both = self.denoise(torch.cat([x, x]), torch.cat([timesteps, timesteps]), last, self._rows[1])
-        with_image, without = both.chunk(2)
+        with_image, without = self.denoise(x, timesteps, previous, self._rows[1]).chunk(2)
         return with_image + self.scale * (with_image - without)
 
 
@@ -299,23 +306,30 @@ class _Loop:
         for time, following in zip(timesteps, [*timesteps[1:], 0], strict=True):
             if len(self.rows) == 0:
                 return
-            now = torch.full_like(self.held, time, dtype=torch.long).masked_fill(self.held, 0)
+            now, then = (self._times(moment) for moment in (time, following))
             x0 = self._predict(now, time)
             self.result[self.rows] = x0
             if self.trace is not None or (is_last and self.config.early_exit):
                 self._watch(x0, following / self.schedule.num_train_timesteps)
             if following:
                 noise = self._noise() if self.sampler.stochastic else None
-                then = torch.full_like(now, following).masked_fill(self.held, 0)
                 self.x = self.sampler.step(self.x, x0, now, then, noise)
             if is_last and self.config.early_exit:
                 self._let_go(self.unchanged < self.config.early_exit)
+
+    def _times(self, moment: int) -> Tensor:
+        """Timesteps int64[R, L] of the tokens when the captions are at ``moment``; held ones are clean."""
+        moments = torch.full((len(self.held),), moment, device=self.held.device)
+        times = token_times(
+            moments, self.held.shape[1], self.config.time_skew, self.schedule.num_train_timesteps
+        )
+        return times.masked_fill(self.held, 0)
 
     def _predict(self, timesteps: Tensor, time: int) -> Tensor:
         previous = None if self.previous is None else self.previous.to(self.dtype)
         told = self.schedule.told(timesteps if self.config.token_times else torch.full_like(timesteps, time))
         x0 = self.guided(self.x.to(self.dtype), told, previous, self.rows, time)
-        x0 = self._clamp(x0.float())
+        x0 = torch.where((timesteps == 0)[..., None], self.x, x0.float())  # what is clean stays
         if self.config.self_conditioning:
             self.previous = x0
         self.evaluations[self.rows.cpu()] += self.guided.evaluations(time)

@@ -28,10 +28,18 @@ class ViLexGeneration:
     encoder: Any
     device: Any
     training: bool
-    is_discrete: bool
-    t2i: TextToImage
     eval: Any
     train: Any
+
+    @property
+    @abstractmethod
+    def is_discrete(self) -> bool:
+        """Whether every token is a word."""
+
+    @property
+    @abstractmethod
+    def t2i(self) -> TextToImage:
+        """The attached text-to-image model."""
 
     @abstractmethod
     def tokens(self, vision: VisionTokens, n_tokens: int | None = None) -> VisionTokens:

@@ -64,7 +64,8 @@ class Condition:
 class TextToImage(nn.Module):
     """Base of the families: text encoders, tokenizers, denoiser, autoencoder (or none) and scheduler.
 
-    It is frozen and in eval mode from the start; ``requires_grad_(True)`` (of it or of its denoiser) thaws it.
+    It is frozen and in eval mode from the start; ``requires_grad_(True)`` of it or of a part, such as its denoiser,
+    thaws that.
 
     Args:
         pipeline: Name of the stock pipeline; the family's first by default.
@@ -229,8 +230,11 @@ class TextToImage(nn.Module):
         return self.eval()
 
     def train(self, mode: bool = True) -> TextToImage:
-        """Training mode for what is not frozen; a frozen model stays in eval mode."""
-        return super().train(mode and any(parameter.requires_grad for parameter in self.parameters()))
+        """Training mode for the parts that are not frozen; frozen ones stay in eval mode, without dropout."""
+        super().train(mode and _has_trainable(self))
+        for part in self.children():
+            part.train(mode and _has_trainable(part))
+        return self
 
     def condition(self, prompts: str | Sequence[str]) -> Condition:
         """Conditions of B prompts, as the stock pipeline's ``encode_prompt`` gives them."""
@@ -370,6 +374,10 @@ class TextToImage(nn.Module):
 
         self.pipeline().save_pretrained(folder, safe_serialization=True)
         self.source = folder_source(Path(folder), "local", str(folder), None)
+
+
+def _has_trainable(module: nn.Module) -> bool:
+    return any(parameter.requires_grad for parameter in module.parameters())
 
 
 def merge_arguments(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:

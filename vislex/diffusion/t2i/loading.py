@@ -169,7 +169,7 @@ def _load(folder: Path, name: str, dtype: torch.dtype) -> Any:
             return transformers.AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
         if folder.name == "scheduler":
             scheduler: Any = getattr(diffusers, name, None)
-            if not (isinstance(scheduler, type) and issubclass(scheduler, diffusers.SchedulerMixin)):
+            if not _is_scheduler(scheduler):
                 raise CheckpointError(f"'{folder}' names the scheduler '{name}', which diffusers does not have")
             return scheduler.from_pretrained(folder)
         library = transformers if hasattr(transformers, name) else diffusers
@@ -184,6 +184,12 @@ def _load(folder: Path, name: str, dtype: torch.dtype) -> Any:
     if missing := sorted(info["missing_keys"]):
         raise CheckpointError(f"'{folder}' lacks {len(missing)} weights, the first is {missing[0]}")
     return part
+
+
+def _is_scheduler(found: object) -> bool:
+    from diffusers import SchedulerMixin
+
+    return isinstance(found, type) and issubclass(found, SchedulerMixin)
 
 
 def _weight_files(folder: Path) -> Iterator[Path]:

@@ -16,6 +16,7 @@ _TIMM = "vislex.encoders.timm:TimmEncoder"
 _HF = "vislex.encoders.hf:HFEncoder"
 _VAE = "vislex.encoders.vae:VaeEncoder"
 _FUSED = "vislex.encoders.fused:FusedEncoder"
+_VILEX = "vislex.encoders.vilex:ViLexEncoder"
 
 _HALF = {"mean": (0.5, 0.5, 0.5), "std": (0.5, 0.5, 0.5)}
 _IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
@@ -126,6 +127,7 @@ ENCODERS: dict[str, Row] = {
     "timm:": (_TIMM, "any timm backbone: timm:vit_small_patch16_224, timm:convnext_tiny.in12k_ft_in1k, ...", {}),
     "hf:": (_HF, "a transformers vision tower: hf:ORG/REPO or hf:DIR; also a saved vislex encoder", {}),
     "vae:": (_VAE, "latents of a diffusers autoencoder: vae:ORG/REPO or vae:DIR", {}),
+    "vilex:": (_VILEX, "a ViLex encoder with its pooling at any budget of tokens: vilex:DIR, vilex:ORG/REPO", {}),
     "fused:": (_FUSED, "several encoders side by side on the channels: fused:A+B", {}),
     # The last stage: it recognises 43 % of 250 drawings by another artist's (the 8x8 map before it 27 %), and a linear
     # probe names 90 % of the objects in scenes of two (82 %).
@@ -416,6 +418,44 @@ DECODERS: dict[str, Row] = {
     ),
 }
 
+T2I: dict[str, Row] = {
+    "deepfloyd-if": (
+        "vislex.diffusion.t2i.deepfloyd_if:DeepFloydIF",
+        "DeepFloyd IF-I: T5, 64 x 64 pixels",
+        {"pipelines": ("IFPipeline",)},
+    ),
+    "flux": (
+        "vislex.diffusion.t2i.flux:Flux",
+        "FLUX.1 dev and schnell: T5 and a pooled CLIP vector, flow",
+        {"pipelines": ("FluxPipeline",)},
+    ),
+    "pixart": (
+        "vislex.diffusion.t2i.pixart:PixArt",
+        "PixArt-alpha and PixArt-Sigma: T5; also on pixels, without an autoencoder",
+        {"pipelines": ("PixArtAlphaPipeline", "PixArtSigmaPipeline")},
+    ),
+    "sana": (
+        "vislex.diffusion.t2i.sana:Sana",
+        "Sana: Gemma 2, deeply compressed latents, flow",
+        {"pipelines": ("SanaPipeline",)},
+    ),
+    "stable-diffusion": (
+        "vislex.diffusion.t2i.stable_diffusion:StableDiffusion",
+        "Stable Diffusion 1.x and 2.x: CLIP, U-Net",
+        {"pipelines": ("StableDiffusionPipeline",)},
+    ),
+    "stable-diffusion-3": (
+        "vislex.diffusion.t2i.stable_diffusion_3:StableDiffusion3",
+        "Stable Diffusion 3 and 3.5: two CLIPs and T5, flow",
+        {"pipelines": ("StableDiffusion3Pipeline",)},
+    ),
+    "stable-diffusion-xl": (
+        "vislex.diffusion.t2i.stable_diffusion_xl:StableDiffusionXL",
+        "SDXL: two CLIPs, U-Net",
+        {"pipelines": ("StableDiffusionXLPipeline",)},
+    ),
+}
+
 SCORERS: dict[str, Row] = {
     "bertscore@1": ("vislex.metrics.bertscore:BERTSCORE", "greedy matching of BERT states; local weights", {}),
     "bleu@1": ("vislex.metrics.captions:BLEU", "BLEU-1 to BLEU-4 as the official program, without Java", {}),
@@ -478,6 +518,7 @@ CATALOG: dict[str, dict[str, Row]] = {
     "encoders": ENCODERS,
     "connectors": CONNECTORS,
     "decoders": DECODERS,
+    "t2i": T2I,
     "scorers": SCORERS,
     "recipes": RECIPES,
     "suites": SUITES,

@@ -16,6 +16,7 @@ _PUBLIC = {
     "Grid": "vislex.specs",
     "VisionTokens": "vislex.specs",
     "VislexError": "vislex.errors",
+    "create_connector": "vislex.adapters.connectors",
     "create_decoder": "vislex.decoders.factory",
     "create_encoder": "vislex.encoders.factory",
     "create_image_processor": "vislex.processing",

@@ -1,7 +1,7 @@
 """Registers vislex's models with transformers' Auto classes: ``import vislex.auto`` is all that is needed.
 
 ``import vislex`` stays light, so that this is a module of its own. Afterwards ``AutoConfig``, ``AutoModel`` (encoders,
-decoders, captioners), ``AutoModelForImageTextToText``, ``AutoProcessor`` and ``pipeline("image-text-to-text")`` open
+connectors, decoders, captioners), ``AutoModelForImageTextToText``, ``AutoProcessor`` and ``pipeline("image-text-to-text")`` open
 what vislex saved, plug-ins included.
 """
 
@@ -22,13 +22,13 @@ logger = logging.getLogger(__name__)
 
 @functools.cache
 def register() -> None:
-    """Registers every encoder and decoder of the catalog and of installed plug-ins, and the captioner."""
+    """Registers every encoder, decoder and connector of the catalog and of installed plug-ins, and the captioner."""
     from vislex.captioner import Captioner
     from vislex.captioner_config import CaptionerConfig
     from vislex.captioner_processing import CaptionProcessor
     from vislex.decoders.ladic.codec import LatentCodec, LatentCodecConfig
 
-    for kind in ("encoders", "decoders"):
+    for kind in ("encoders", "decoders", "connectors"):
         for entry in {entry.target: entry for entry in registry(kind)}.values():
             try:
                 part = entry.load()

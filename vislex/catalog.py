@@ -391,7 +391,38 @@ ENCODERS: dict[str, Row] = {
     ),
 }
 
-CONNECTORS: dict[str, Row] = {}
+CONNECTORS: dict[str, Row] = {
+    "average_pool": (
+        "vislex.adapters.projections:AveragePoolConnector",
+        "means of the cells of a coarser map, then two linear maps (Gemma 3)",
+        {},
+    ),
+    "linear": (
+        "vislex.adapters.projections:LinearConnector",
+        "one linear map for each token (PaliGemma)",
+        {},
+    ),
+    "mlp": (
+        "vislex.adapters.projections:MLPConnector",
+        "two linear maps for each token (LLaVA-1.5)",
+        {},
+    ),
+    "perceiver": (
+        "vislex.adapters.resamplers:PerceiverConnector",
+        "latent queries that look at the tokens and at each other (Flamingo, Idefics2)",
+        {},
+    ),
+    "pixel_shuffle": (
+        "vislex.adapters.projections:PixelShuffleConnector",
+        "neighbours side by side on the channels, then two linear maps (InternVL)",
+        {},
+    ),
+    "q_former": (
+        "vislex.adapters.resamplers:QFormerConnector",
+        "a BERT over learned queries that looks at the tokens in every second block (BLIP-2)",
+        {},
+    ),
+}
 
 DECODERS: dict[str, Row] = {
     "cross_attention": (

@@ -1,0 +1,198 @@
+"""Connectors that read any number of tokens through a fixed number of queries: perceiver, q_former."""
+
+from __future__ import annotations
+
+from typing import Any, Self
+
+import torch
+from torch import Tensor, nn
+
+from vislex.adapters.connectors import Connector, ConnectorConfig
+from vislex.decoders.projection import VisionProjection
+from vislex.errors import ConfigError
+from vislex.specs import EncoderSpec, Grid, VisionTokens
+
+__all__ = [
+    "PerceiverConfig",
+    "PerceiverConnector",
+    "QFormerConfig",
+    "QFormerConnector",
+    "ResamplerConfig",
+]
+
+
+class ResamplerConfig(ConnectorConfig):
+    """What connectors with queries share.
+
+    Attributes:
+        n_tokens: Number of queries: tokens an image gives.
+        hidden_size: Width inside; None is ``out_dim``.
+        num_layers: Blocks.
+        num_heads: Attention heads; they must divide the width.
+    """
+
+    n_tokens: int = 16
+    hidden_size: int | None = None
+    num_layers: int = 2
+    num_heads: int = 4
+
+    @property
+    def width(self) -> int:
+        """Width inside.
+
+        Raises:
+            ConfigError: If the heads do not divide it.
+        """
+        width = self.hidden_size or self.out_dim
+        if width % self.num_heads:
+            raise ConfigError(
+                f"{self.num_heads} heads do not divide the connector's width {width}; give another num_heads or "
+                "hidden_size"
+            )
+        return width
+
+    @property
+    def grid(self) -> Grid | None:
+        """The encoder's map, whose rows and columns then get a learned position; None where images differ."""
+        spec = self.encoder_spec
+        return None if spec.variable_length else spec.grid
+
+    def count(self, count: Grid | int, n_tokens: int | None = None) -> Grid | int:
+        """The number of queries, whatever goes in; see ``ConnectorConfig.count``."""
+        return super().count(self.n_tokens, n_tokens)
+
+
+class PerceiverConfig(ResamplerConfig):
+    """Config of a ``PerceiverConnector``."""
+
+    model_type = "vislex_connector_perceiver"
+
+
+class PerceiverConnector(Connector):
+    """Latent queries look at the tokens and at each other in every block.
+
+    Flamingo's resampler (arXiv 2204.14198, section 3.1) as Idefics2 builds it; its latents are all ones in transformers,
+    which no training from scratch would ever tell apart, so they are drawn here.
+    """
+
+    config_class = PerceiverConfig
+    config: PerceiverConfig
+
+    def __init__(self, config: PerceiverConfig) -> None:
+        from transformers.models.idefics2.configuration_idefics2 import Idefics2PerceiverConfig
+        from transformers.models.idefics2.modeling_idefics2 import Idefics2PerceiverResampler
+
+        super().__init__(config)
+        width = config.width
+        inner = Idefics2PerceiverConfig(
+            hidden_size=width,
+            resampler_n_latents=config.n_tokens,
+            resampler_depth=config.num_layers,
+            resampler_n_heads=config.num_heads,
+            resampler_head_dim=width // config.num_heads,
+            num_key_value_heads=config.num_heads,
+            initializer_range=(3 * width) ** -0.5,
+        )
+        self.projection = VisionProjection(config.encoder_spec.dim, width, config.grid)
+        self.resampler = Idefics2PerceiverResampler(inner)
+        self.output = nn.Linear(width, config.out_dim)
+        self.post_init()
+        nn.init.normal_(self.resampler.latents)
+
+    @classmethod
+    def create(  # type: ignore[override]
+        cls,
+        spec: EncoderSpec,
+        out_dim: int,
+        *,
+        n_tokens: int = 16,
+        hidden_size: int | None = None,
+        num_layers: int = 2,
+        num_heads: int = 4,
+    ) -> Self:
+        """Builds it; for the options see ``ResamplerConfig``."""
+        sizes = {"n_tokens": n_tokens, "hidden_size": hidden_size, "num_layers": num_layers, "num_heads": num_heads}
+        return cls(PerceiverConfig(spec=spec.to_dict(), out_dim=out_dim, **sizes))
+
+    def _connect(self, vision: VisionTokens, n_tokens: int | None) -> VisionTokens:
+        context = self.projection(vision.tokens)
+        return VisionTokens(self.output(self.resampler(context, attention_mask=_mask(vision, context))))
+
+
+class QFormerConfig(ResamplerConfig):
+    """Config of a ``QFormerConnector``.
+
+    Attributes:
+        cross_attention_frequency: Every how many blocks the queries look at the tokens.
+    """
+
+    model_type = "vislex_connector_q_former"
+
+    cross_attention_frequency: int = 2
+
+
+class QFormerConnector(Connector):
+    """A BERT over learned queries that looks at the tokens in every second block (BLIP-2, arXiv 2301.12597)."""
+
+    config_class = QFormerConfig
+    config: QFormerConfig
+
+    def __init__(self, config: QFormerConfig) -> None:
+        from transformers import Blip2QFormerConfig, Blip2QFormerModel
+
+        super().__init__(config)
+        width = config.width
+        inner = Blip2QFormerConfig(
+            hidden_size=width,
+            encoder_hidden_size=width,
+            num_hidden_layers=config.num_layers,
+            num_attention_heads=config.num_heads,
+            intermediate_size=4 * width,
+            hidden_dropout_prob=0.0,
+            attention_probs_dropout_prob=0.0,
+            cross_attention_frequency=config.cross_attention_frequency,
+            initializer_range=(3 * width) ** -0.5,
+        )
+        self.projection = VisionProjection(config.encoder_spec.dim, width, config.grid)
+        self.queries = nn.Parameter(torch.empty(1, config.n_tokens, width))
+        self.q_former = Blip2QFormerModel(inner)
+        self.output = nn.Linear(width, config.out_dim)
+        self.post_init()
+        nn.init.normal_(self.queries)
+
+    @classmethod
+    def create(  # type: ignore[override]
+        cls,
+        spec: EncoderSpec,
+        out_dim: int,
+        *,
+        n_tokens: int = 16,
+        hidden_size: int | None = None,
+        num_layers: int = 2,
+        num_heads: int = 4,
+        cross_attention_frequency: int = 2,
+    ) -> Self:
+        """Builds it; for the options see ``ResamplerConfig`` and ``QFormerConfig``."""
+        sizes: dict[str, Any] = {
+            "n_tokens": n_tokens,
+            "hidden_size": hidden_size,
+            "num_layers": num_layers,
+            "num_heads": num_heads,
+            "cross_attention_frequency": cross_attention_frequency,
+        }
+        return cls(QFormerConfig(spec=spec.to_dict(), out_dim=out_dim, **sizes))
+
+    def _connect(self, vision: VisionTokens, n_tokens: int | None) -> VisionTokens:
+        context = self.projection(vision.tokens)
+        queries = self.queries.expand(len(context), -1, -1)  # [B, n_tokens, width]
+        states = self.q_former(
+            query_embeds=queries, encoder_hidden_states=context, encoder_attention_mask=_mask(vision, context)
+        ).last_hidden_state
+        return VisionTokens(self.output(states))
+
+
+def _mask(vision: VisionTokens, context: Tensor) -> Tensor:
+    """int64[B, N], 1 where a token is real."""
+    if vision.mask is not None:
+        return vision.mask.long()
+    return torch.ones(context.shape[:2], dtype=torch.long, device=context.device)

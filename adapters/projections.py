@@ -1,4 +1,4 @@
-"""Connectors that project each token of a map, or each group of neighbours: linear, mlp, pixel_shuffle, average_pool."""
+"""Connectors that project each token, or each group of neighbours: linear, mlp, pixel_shuffle, average_pool."""
 
 from __future__ import annotations
 

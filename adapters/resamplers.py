@@ -71,8 +71,8 @@ class PerceiverConfig(ResamplerConfig):
 class PerceiverConnector(Connector):
     """Latent queries look at the tokens and at each other in every block.
 
-    Flamingo's resampler (arXiv 2204.14198, section 3.1) as Idefics2 builds it; its latents are all ones in transformers,
-    which no training from scratch would ever tell apart, so they are drawn here.
+    Flamingo's resampler (arXiv 2204.14198, section 3.1) as Idefics2 builds it. In transformers its latents are all
+    ones, which no training from scratch would ever tell apart, so they are drawn here.
     """
 
     config_class = PerceiverConfig

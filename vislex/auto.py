@@ -1,8 +1,8 @@
 """Registers vislex's models with transformers' Auto classes: ``import vislex.auto`` is all that is needed.
 
 ``import vislex`` stays light, so that this is a module of its own. Afterwards ``AutoConfig``, ``AutoModel`` (encoders,
-connectors, decoders, captioners), ``AutoModelForImageTextToText``, ``AutoProcessor`` and ``pipeline("image-text-to-text")`` open
-what vislex saved, plug-ins included.
+connectors, decoders, captioners, vision-language models), ``AutoModelForImageTextToText``, ``AutoProcessor`` and
+``pipeline("image-text-to-text")`` open what vislex saved, plug-ins included.
 """
 
 from __future__ import annotations

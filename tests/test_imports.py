@@ -31,6 +31,7 @@ RANKS: dict[str, int] = {
     "vislex.diffusion": 3,
     "vislex.segmentation": 3,
     "vislex.decoders": 4,
+    "vislex.composite": 4,
     "vislex.captioner": 5,
     "vislex.captioner_config": 5,
     "vislex.captioner_processing": 5,

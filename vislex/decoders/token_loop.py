@@ -102,7 +102,8 @@ def _step(
 ) -> Tensor:
     """Logits float[B, V] of the token after ``input_ids`` int64[B, L], which stand at position ``begin``."""
     embeddings = model.bert.embeddings
-    hidden = embeddings(input_ids, past_key_values_length=begin)
+    positions = torch.arange(begin, begin + input_ids.shape[1], device=input_ids.device)[None]
+    hidden = embeddings(input_ids, position_ids=positions)
     for layer, state in zip(model.bert.encoder.layer, states, strict=True):
         words = _attend_words(layer.attention.self, hidden, begin, state)
         hidden = layer.attention.output(words, hidden)

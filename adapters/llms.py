@@ -20,7 +20,15 @@ from vislex.modules.digest import weights_digest
 from vislex.registry import registry
 from vislex.text import load_tokenizer
 
-__all__ = ["build_llm", "create_llm", "grow_vocabulary", "llm_source", "load_llm_tokenizer", "rebuild_llm"]
+__all__ = [
+    "build_llm",
+    "create_llm",
+    "embedding_rows",
+    "grow_vocabulary",
+    "llm_source",
+    "load_llm_tokenizer",
+    "rebuild_llm",
+]
 
 
 def create_llm(name: str, *, pretrained: bool = False, tiny: bool = False, **options: Any) -> PreTrainedModel:
@@ -136,8 +144,7 @@ def grow_vocabulary(model: PreTrainedModel, size: int) -> int:
 
 
 def llm_source(model: PreTrainedModel) -> dict[str, Any] | None:
-    """Where a loaded model came from: kind, location, revision and the sha256 of its weights; None if nothing gives
-    them again."""
+    """Where a loaded model came from: kind, location and revision; None if nothing gives it again."""
     location = model.config.name_or_path
     if not location:
         return None
@@ -146,11 +153,15 @@ def llm_source(model: PreTrainedModel) -> dict[str, Any] | None:
     if folder.parent == weights_folder():
         kind, location = "weights", folder.name
     revision = getattr(model.config, "_commit_hash", None)
-    return {"kind": kind, "location": str(location), "revision": revision, "sha256": weights_digest(model)}
+    return {"kind": kind, "location": str(location), "revision": revision}
 
 
 def rebuild_llm(source: Mapping[str, Any], size: int) -> PreTrainedModel:
     """Loads a language model again from its record, grown to ``size`` token ids, and verifies it.
+
+    Args:
+        source: What ``llm_source`` gave, with the ``sha256`` of the weights (``weights_digest``); None: not verified.
+        size: Token ids that it must have room for.
 
     Raises:
         CheckpointError: If the source is gone, or its weights have changed since.
@@ -158,10 +169,11 @@ def rebuild_llm(source: Mapping[str, Any], size: int) -> PreTrainedModel:
     location = shipped(source["location"]) if source["kind"] == "weights" else source["location"]
     model = build_llm(str(location), pretrained=True)
     grow_vocabulary(model, size)
-    if (found := weights_digest(model)) != source["sha256"]:
+    recorded = source.get("sha256")
+    if recorded is not None and (found := weights_digest(model)) != recorded:
         raise CheckpointError(
             f"the weights of the language model '{source['location']}' have changed since the model was saved (sha256 "
-            f"{found}, recorded {source['sha256']}); restore them, or save with standalone=True next time"
+            f"{found}, recorded {recorded}); restore them, or save with standalone=True next time"
         )
     return model
 

@@ -14,6 +14,7 @@ _PUBLIC = {
     "Captioner": "vislex.captioner",
     "EncoderSpec": "vislex.specs",
     "Grid": "vislex.specs",
+    "VisionLanguageModel": "vislex.adapters.vlm",
     "VisionTokens": "vislex.specs",
     "VislexError": "vislex.errors",
     "create_connector": "vislex.adapters.connectors",

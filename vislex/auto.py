@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import logging
+from typing import Any
 
 from transformers import AutoConfig, AutoModel, AutoModelForImageTextToText, AutoProcessor
 
@@ -22,7 +23,10 @@ logger = logging.getLogger(__name__)
 
 @functools.cache
 def register() -> None:
-    """Registers every encoder, decoder and connector of the catalog and of installed plug-ins, and the captioner."""
+    """Registers every encoder, decoder and connector of the catalog and of plug-ins, and what is made of them."""
+    from vislex.adapters.vlm import VisionLanguageModel
+    from vislex.adapters.vlm_config import VisionLanguageConfig
+    from vislex.adapters.vlm_processing import VisionLanguageProcessor
     from vislex.captioner import Captioner
     from vislex.captioner_config import CaptionerConfig
     from vislex.captioner_processing import CaptionProcessor
@@ -42,10 +46,15 @@ def register() -> None:
             AutoModel.register(part.config_class, part, exist_ok=True)
     AutoConfig.register(LatentCodecConfig.model_type, LatentCodecConfig, exist_ok=True)
     AutoModel.register(LatentCodecConfig, LatentCodec, exist_ok=True)
-    AutoConfig.register(CaptionerConfig.model_type, CaptionerConfig, exist_ok=True)
-    AutoModel.register(CaptionerConfig, Captioner, exist_ok=True)
-    AutoModelForImageTextToText.register(CaptionerConfig, Captioner, exist_ok=True)
-    AutoProcessor.register(CaptionerConfig, CaptionProcessor, exist_ok=True)
+    wholes: tuple[tuple[Any, Any, Any], ...] = (
+        (CaptionerConfig, Captioner, CaptionProcessor),
+        (VisionLanguageConfig, VisionLanguageModel, VisionLanguageProcessor),
+    )
+    for config, model, processor in wholes:
+        AutoConfig.register(config.model_type, config, exist_ok=True)
+        AutoModel.register(config, model, exist_ok=True)
+        AutoModelForImageTextToText.register(config, model, exist_ok=True)
+        AutoProcessor.register(config, processor, exist_ok=True)
 
 
 def _check(entry: Entry, part: object) -> None:

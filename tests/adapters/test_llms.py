@@ -20,6 +20,7 @@ from vislex.adapters.chat import (
 )
 from vislex.adapters.llms import create_llm, grow_vocabulary, llm_source, load_llm_tokenizer, rebuild_llm
 from vislex.errors import CheckpointError, ConfigError, UnknownNameError
+from vislex.modules.digest import weights_digest
 from vislex.registry import registry
 from vislex.text import load_tokenizer, prune_tokenizer
 
@@ -69,6 +70,7 @@ def test_a_source_is_recorded_and_verified(tmp_path: Path) -> None:
     source = llm_source(loaded)
     assert source is not None
     assert (source["kind"], source["location"]) == ("local", str(tmp_path))
+    source["sha256"] = weights_digest(loaded)
     again = rebuild_llm(source, 120)
     assert torch.equal(again.get_input_embeddings().weight, loaded.get_input_embeddings().weight)
     with torch.no_grad():

@@ -1,18 +1,21 @@
-"""Connectors that read any number of tokens through a fixed number of queries: perceiver, q_former."""
+"""Connectors that read any number of tokens through queries of their own: attention_pool, perceiver, q_former."""
 
 from __future__ import annotations
 
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from vislex.adapters.connectors import Connector, ConnectorConfig
 from vislex.decoders.projection import VisionProjection
-from vislex.errors import ConfigError
+from vislex.errors import ConfigError, SpecError
+from vislex.modules.attention_pooling import AttentionPooling
 from vislex.specs import EncoderSpec, Grid, VisionTokens
 
 __all__ = [
+    "AttentionPoolConfig",
+    "AttentionPoolConnector",
     "PerceiverConfig",
     "PerceiverConnector",
     "QFormerConfig",
@@ -60,6 +63,64 @@ class ResamplerConfig(ConnectorConfig):
     def count(self, count: Grid | int, n_tokens: int | None = None) -> Grid | int:
         """The number of queries, whatever goes in; see ``ConnectorConfig.count``."""
         return super().count(self.n_tokens, n_tokens)
+
+
+ConfigT = TypeVar("ConfigT", bound=ResamplerConfig)
+
+
+class AttentionPoolConfig(ResamplerConfig):
+    """Config of an ``AttentionPoolConnector``; ``n_tokens`` is the most that it gives."""
+
+    model_type = "vislex_connector_attention_pool"
+
+    def count(self, count: Grid | int, n_tokens: int | None = None) -> Grid | int:
+        """The budget, or all queries.
+
+        Raises:
+            SpecError: If there are fewer queries.
+        """
+        if n_tokens is not None and not 1 <= n_tokens <= self.n_tokens:
+            raise SpecError(f"n_tokens {n_tokens} must be 1 to {self.n_tokens}, the tokens of this attention_pool")
+        return self.n_tokens if n_tokens is None else n_tokens
+
+
+class AttentionPoolConnector(Connector):
+    """Queries that look at the tokens and never at each other, so that the first k serve a budget of k at run time.
+
+    ViLex's pooling (arXiv 2412.06774, section 3.2); trained with TailDrop, the first tokens carry most.
+    """
+
+    config_class = AttentionPoolConfig
+    config: AttentionPoolConfig
+
+    def __init__(self, config: AttentionPoolConfig) -> None:
+        super().__init__(config)
+        width = config.width
+        self.projection = VisionProjection(config.encoder_spec.dim, width, config.grid)
+        self.pooling = AttentionPooling(
+            width, config.n_tokens, hidden_size=width, depth=config.num_layers, num_heads=config.num_heads
+        )
+        self.output = nn.Linear(width, config.out_dim)
+        self.post_init()
+        nn.init.normal_(self.pooling.queries)
+
+    @classmethod
+    def create(  # type: ignore[override]
+        cls,
+        spec: EncoderSpec,
+        out_dim: int,
+        *,
+        n_tokens: int = 16,
+        hidden_size: int | None = None,
+        num_layers: int = 2,
+        num_heads: int = 4,
+    ) -> Self:
+        """Builds it; for the options see ``ResamplerConfig``."""
+        return cls(_sized(AttentionPoolConfig, spec, out_dim, n_tokens, hidden_size, num_layers, num_heads))
+
+    def _connect(self, vision: VisionTokens, n_tokens: int | None) -> VisionTokens:
+        context = VisionTokens(self.projection(vision.tokens), vision.mask)
+        return VisionTokens(self.output(self.pooling(context, n_tokens)))
 
 
 class PerceiverConfig(ResamplerConfig):
@@ -111,8 +172,7 @@ class PerceiverConnector(Connector):
         num_heads: int = 4,
     ) -> Self:
         """Builds it; for the options see ``ResamplerConfig``."""
-        sizes = {"n_tokens": n_tokens, "hidden_size": hidden_size, "num_layers": num_layers, "num_heads": num_heads}
-        return cls(PerceiverConfig(spec=spec.to_dict(), out_dim=out_dim, **sizes))
+        return cls(_sized(PerceiverConfig, spec, out_dim, n_tokens, hidden_size, num_layers, num_heads))
 
     def _connect(self, vision: VisionTokens, n_tokens: int | None) -> VisionTokens:
         context = self.projection(vision.tokens)
@@ -173,14 +233,9 @@ class QFormerConnector(Connector):
         cross_attention_frequency: int = 2,
     ) -> Self:
         """Builds it; for the options see ``ResamplerConfig`` and ``QFormerConfig``."""
-        sizes: dict[str, Any] = {
-            "n_tokens": n_tokens,
-            "hidden_size": hidden_size,
-            "num_layers": num_layers,
-            "num_heads": num_heads,
-            "cross_attention_frequency": cross_attention_frequency,
-        }
-        return cls(QFormerConfig(spec=spec.to_dict(), out_dim=out_dim, **sizes))
+        config = _sized(QFormerConfig, spec, out_dim, n_tokens, hidden_size, num_layers, num_heads)
+        config.cross_attention_frequency = cross_attention_frequency
+        return cls(config)
 
     def _connect(self, vision: VisionTokens, n_tokens: int | None) -> VisionTokens:
         context = self.projection(vision.tokens)
@@ -189,6 +244,19 @@ class QFormerConnector(Connector):
             query_embeds=queries, encoder_hidden_states=context, encoder_attention_mask=_mask(vision, context)
         ).last_hidden_state
         return VisionTokens(self.output(states))
+
+
+def _sized(
+    config: type[ConfigT],
+    spec: EncoderSpec,
+    out_dim: int,
+    n_tokens: int,
+    hidden_size: int | None,
+    num_layers: int,
+    num_heads: int,
+) -> ConfigT:
+    sizes: dict[str, Any] = {"hidden_size": hidden_size, "num_layers": num_layers, "num_heads": num_heads}
+    return config(spec=spec.to_dict(), out_dim=out_dim, n_tokens=n_tokens, **sizes)
 
 
 def _mask(vision: VisionTokens, context: Tensor) -> Tensor:

@@ -173,8 +173,8 @@ class VisionLanguageModel(CompositeModel, GenerationMixin):
         room, given = is_image.sum(1).cumsum(0), counts.cumsum(0)
         if room[-1] != given[-1] or not torch.isin(room, F.pad(given, (1, 0))).all():
             raise SpecError(
-                f"the prompts have room for {is_image.sum(1).tolist()} image tokens, the images give {counts.tolist()}; "
-                "prepare prompts and images in one call of model.processor, with the n_tokens that the model is given"
+                f"the prompts have room for {is_image.sum(1).tolist()} image tokens, the images give {counts.tolist()} "
+                "of them; prepare both in one call of model.processor, with the n_tokens that the model is given"
             )
         if vision is None:
             return embeds

@@ -78,7 +78,7 @@ class VisionLanguageProcessor(ProcessorMixin):
         """Prepares prompts with their images and videos.
 
         Args:
-            images: Images in the order of ``<image>`` in the texts, nested by prompt or flat: paths, PIL images, arrays.
+            images: Paths, PIL images or arrays in the order of ``<image>`` in the texts, nested by prompt or flat.
             text: Prompts with ``<image>`` and ``<video>`` where one belongs.
             videos: Videos in the order of ``<video>``: files, or their frames; each becomes ``num_frames`` images.
             n_tokens: Tokens an image, for connectors with a budget; give the model the same.
@@ -137,8 +137,8 @@ class VisionLanguageProcessor(ProcessorMixin):
         wanted = [sum(text.count(token) for text in texts) for token in (IMAGE_TOKEN, VIDEO_TOKEN)]
         if wanted != [len(images), len(videos)]:
             raise SpecError(
-                f"the prompts have {wanted[0]} {IMAGE_TOKEN} and {wanted[1]} {VIDEO_TOKEN}, but there are {len(images)} "
-                f"images and {len(videos)} videos; write one placeholder for each"
+                f"the prompts have {wanted[0]} {IMAGE_TOKEN} and {wanted[1]} {VIDEO_TOKEN}, but there are "
+                f"{len(images)} images and {len(videos)} videos; write one placeholder for each"
             )
         queue, films, placed, written = iter(images), iter(videos), [], []
         for text in texts:

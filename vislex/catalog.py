@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from vislex.catalog_llms import LLMS
+
 __all__ = ["CATALOG"]
 
 Row = tuple[str, str, dict[str, Any]]
@@ -392,6 +394,11 @@ ENCODERS: dict[str, Row] = {
 }
 
 CONNECTORS: dict[str, Row] = {
+    "attention_pool": (
+        "vislex.adapters.resamplers:AttentionPoolConnector",
+        "queries that see the tokens alone: any number of the first ones at run time (ViLex, TailDrop)",
+        {},
+    ),
     "average_pool": (
         "vislex.adapters.projections:AveragePoolConnector",
         "means of the cells of a coarser map, then two linear maps (Gemma 3)",
@@ -447,75 +454,41 @@ DECODERS: dict[str, Row] = {
     ),
 }
 
-
-def _llm(
-    model_type: str, hub_id: str, hidden: int, layers: int, heads: int, kv_heads: int, mlp: int, vocabulary: int,
-    **more: Any,
-) -> dict[str, Any]:  # fmt: skip
-    """Config of a causal language model, and its tiny override: two layers of width 32."""
-    shape = {"num_attention_heads": heads, "num_key_value_heads": kv_heads, "intermediate_size": mlp}
-    config = {"model_type": model_type, "hidden_size": hidden, "num_hidden_layers": layers, "vocab_size": vocabulary}
-    tiny: dict[str, Any] = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "vocab_size": 99}
-    tiny |= {"num_key_value_heads": 2, "intermediate_size": 48, "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}
-    tiny |= {"head_dim": 8} if "head_dim" in more else {}
-    tiny |= {"sliding_window": 16} if "sliding_window" in more else {}
-    tiny |= {"layer_types": ["sliding_attention", "full_attention"]} if model_type.startswith("gemma") else {}
-    return {"config": config | shape | more, "hub_id": hub_id, "tiny": tiny}
-
-
-_LLM = "vislex.adapters.llms:build_llm"
-
-LLMS: dict[str, Row] = {
-    "hf:": (_LLM, "any causal language model of transformers: hf:ORG/REPO or hf:DIR", {}),
-    "gemma2-2b": (
-        _LLM,
-        "Gemma 2, 2B, instruction-tuned; PaliGemma 2 stands on it",
-        _llm("gemma2", "google/gemma-2-2b-it", 2304, 26, 8, 4, 9216, 256000, head_dim=256, sliding_window=4096),
+T2I: dict[str, Row] = {
+    "deepfloyd-if": (
+        "vislex.diffusion.t2i.deepfloyd_if:DeepFloydIF",
+        "DeepFloyd IF-I: T5, 64 x 64 pixels",
+        {"pipelines": ("IFPipeline",)},
     ),
-    "gemma3-1b": (
-        _LLM,
-        "Gemma 3, 1B, text only, instruction-tuned",
-        _llm("gemma3_text", "google/gemma-3-1b-it", 1152, 26, 4, 1, 6912, 262144, head_dim=256, sliding_window=512),
+    "flux": (
+        "vislex.diffusion.t2i.flux:Flux",
+        "FLUX.1 dev and schnell: T5 and a pooled CLIP vector, flow",
+        {"pipelines": ("FluxPipeline",)},
     ),
-    "llama3.2-1b": (
-        _LLM,
-        "Llama 3.2, 1B, instruction-tuned",
-        _llm("llama", "meta-llama/Llama-3.2-1B-Instruct", 2048, 16, 32, 8, 8192, 128256, tie_word_embeddings=True),
+    "pixart": (
+        "vislex.diffusion.t2i.pixart:PixArt",
+        "PixArt-alpha and PixArt-Sigma: T5; also on pixels, without an autoencoder",
+        {"pipelines": ("PixArtAlphaPipeline", "PixArtSigmaPipeline")},
     ),
-    "phi-2": (
-        _LLM,
-        "Phi-2, 2.7B; its head is not tied and has a bias",
-        _llm("phi", "microsoft/phi-2", 2560, 32, 32, 32, 10240, 51200),
+    "sana": (
+        "vislex.diffusion.t2i.sana:Sana",
+        "Sana: Gemma 2, deeply compressed latents, flow",
+        {"pipelines": ("SanaPipeline",)},
     ),
-    "phi3-mini": (
-        _LLM,
-        "Phi-3 mini, 3.8B, 4k context, instruction-tuned",
-        _llm("phi3", "microsoft/Phi-3-mini-4k-instruct", 3072, 32, 32, 32, 8192, 32064),
+    "stable-diffusion": (
+        "vislex.diffusion.t2i.stable_diffusion:StableDiffusion",
+        "Stable Diffusion 1.x and 2.x: CLIP, U-Net",
+        {"pipelines": ("StableDiffusionPipeline",)},
     ),
-    "qwen2.5-0.5b": (
-        _LLM,
-        "Qwen 2.5, 0.5B, instruction-tuned",
-        _llm("qwen2", "Qwen/Qwen2.5-0.5B-Instruct", 896, 24, 14, 2, 4864, 151936, tie_word_embeddings=True),
+    "stable-diffusion-3": (
+        "vislex.diffusion.t2i.stable_diffusion_3:StableDiffusion3",
+        "Stable Diffusion 3 and 3.5: two CLIPs and T5, flow",
+        {"pipelines": ("StableDiffusion3Pipeline",)},
     ),
-    "qwen3-0.6b": (
-        _LLM,
-        "Qwen 3, 0.6B",
-        _llm("qwen3", "Qwen/Qwen3-0.6B", 1024, 28, 16, 8, 3072, 151936, head_dim=128, tie_word_embeddings=True),
-    ),
-    "smollm2-135m": (
-        _LLM,
-        "SmolLM2, 135M, instruction-tuned",
-        _llm("llama", "HuggingFaceTB/SmolLM2-135M-Instruct", 576, 30, 9, 3, 1536, 49152, tie_word_embeddings=True),
-    ),
-    "smollm2-360m": (
-        _LLM,
-        "SmolLM2, 360M, instruction-tuned",
-        _llm("llama", "HuggingFaceTB/SmolLM2-360M-Instruct", 960, 32, 15, 5, 2560, 49152, tie_word_embeddings=True),
-    ),
-    "smollm3-3b": (
-        _LLM,
-        "SmolLM3, 3B; every fourth layer has no positions",
-        _llm("smollm3", "HuggingFaceTB/SmolLM3-3B", 2048, 36, 16, 4, 11008, 128256, tie_word_embeddings=True),
+    "stable-diffusion-xl": (
+        "vislex.diffusion.t2i.stable_diffusion_xl:StableDiffusionXL",
+        "SDXL: two CLIPs, U-Net",
+        {"pipelines": ("StableDiffusionXLPipeline",)},
     ),
 }
 
@@ -582,6 +555,7 @@ CATALOG: dict[str, dict[str, Row]] = {
     "connectors": CONNECTORS,
     "decoders": DECODERS,
     "llms": LLMS,
+    "t2i": T2I,
     "scorers": SCORERS,
     "recipes": RECIPES,
     "suites": SUITES,

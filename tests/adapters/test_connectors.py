@@ -129,6 +129,18 @@ def test_a_budget_is_for_those_who_have_one(name: str) -> None:
         connector.count(SPEC.count(), full - 1)
 
 
+def test_the_first_tokens_of_attention_pool_are_those_of_every_budget() -> None:
+    connector = build("attention_pool", SPEC)
+    vision = torch.randn(2, 24, 8)
+    whole = connector(vision).tokens
+    for budget in (1, 2, 3):
+        assert connector.count(SPEC.count(), budget) == budget
+        torch.testing.assert_close(connector(vision, n_tokens=budget).tokens, whole[:, :budget])
+    for wrong in (0, 4):
+        with pytest.raises(SpecError, match=f"n_tokens {wrong} must be 1 to 3"):
+            connector(vision, n_tokens=wrong)
+
+
 def test_pixel_shuffle_keeps_every_value_and_average_pool_the_means() -> None:
     position = torch.arange(24.0).reshape(1, 24, 1).expand(1, 24, 8)
     shuffle = build("pixel_shuffle", SPEC)
@@ -164,6 +176,8 @@ def test_what_does_not_fit_is_refused_in_one_line() -> None:
         ("mlp", {"hidden_size": 7}),
         ("pixel_shuffle", {"hidden_size": 7}),
         ("average_pool", {"hidden_size": 7}),
+        ("attention_pool", {"hidden_size": 8}),
+        ("attention_pool", {"num_layers": 1}),
         ("perceiver", {"hidden_size": 8}),
         ("perceiver", {"num_layers": 1}),
         ("q_former", {"hidden_size": 8}),

@@ -232,6 +232,8 @@ class VisionLanguageModel(CompositeModel, GenerationMixin):
         mask: Any = attention_mask
         if self.config.attention == "prefix" and is_start:
             mask = prefix_mask(self.llm.config, inputs_embeds, attention_mask, position_ids, cache, labels)
+        if labels is not None or (attention_mask is None and position_ids is not None and cache is None):
+            kwargs["use_cache"] = False  # transformers keeps packed sequences apart only without a cache
         targets = None
         num_items = kwargs.pop("num_items_in_batch", None)
         if labels is not None:  # only positions with a loss go through the head

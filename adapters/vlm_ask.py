@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
+from torch import Tensor
 
 from vislex.errors import CheckpointError, ConfigError
 
@@ -77,12 +78,20 @@ def ask(
             inputs = processor([own for own, _ in batch], texts, add_special_tokens=False, **budget)
             ids = model.generate(**inputs.to(model.device), **options)[:, inputs["input_ids"].shape[1] :]
             seconds = (time.perf_counter() - start) / len(batch)
-            ended = (ids != model.generation_config.pad_token_id).sum(1).tolist()
+            counts = _lengths(ids, model.generation_config.eos_token_id)
             texts = processor.tokenizer.batch_decode(ids, skip_special_tokens=True)
-            answers += [Answer(text.strip(), count, seconds) for text, count in zip(texts, ended, strict=True)]
+            answers += [Answer(text.strip(), count, seconds) for text, count in zip(texts, counts, strict=True)]
     finally:
         model.train(training)
     return answers
+
+
+def _lengths(ids: Tensor, ends: int | list[int]) -> list[int]:
+    """Tokens of each answer int64[B, L] up to its end."""
+    ended = torch.isin(ids, torch.tensor(ends, device=ids.device))
+    ended[:, -1] = True
+    lengths: list[int] = (ended.long().argmax(1) + 1).tolist()
+    return lengths
 
 
 def _pairs(images: Any, prompts: str | Sequence[str]) -> list[tuple[list[Any], str]]:

@@ -12,6 +12,7 @@ from transformers import AutoConfig, BatchFeature, ProcessorMixin
 from vislex.adapters.chat import IMAGE_TOKEN, VIDEO_TOKEN, add_image_token, multimodal_template
 from vislex.adapters.connectors import ConnectorConfig
 from vislex.adapters.video import sample_frames
+from vislex.adapters.vlm_kwargs import VisionLanguageKwargs
 from vislex.data.images import load_image
 from vislex.errors import SpecError
 from vislex.specs import token_count
@@ -31,6 +32,8 @@ class VisionLanguageProcessor(ProcessorMixin):
         num_frames: Frames of a video.
         chat_template: Jinja template of turns whose contents may hold images and videos; the tokenizer's by default.
     """
+
+    valid_processor_kwargs = VisionLanguageKwargs
 
     def __init__(
         self,
@@ -170,12 +173,12 @@ def _flatten_videos(videos: Any) -> Iterator[Any]:
     """Videos one by one: a file, an array [T, H, W, 3] or a list of images is one video."""
     if videos is None:
         return
-    is_frames = isinstance(videos, list | tuple) and videos and not isinstance(videos[0], str | Path | list | tuple)
-    if not isinstance(videos, list | tuple) or (is_frames and getattr(videos[0], "ndim", 3) == 3):
+    several = isinstance(videos, list | tuple) and bool(videos)
+    if several and (isinstance(videos[0], str | Path | list | tuple) or getattr(videos[0], "ndim", 3) == 4):
+        for video in videos:
+            yield from _flatten_videos(video)
+    else:
         yield videos
-        return
-    for video in videos:
-        yield from _flatten_videos(video)
 
 
 def _open(image: Any) -> Any:

@@ -525,6 +525,11 @@ RECIPES: dict[str, Row] = {
         "a trained LaDiC captioner in one to four evaluations: multistep consistency distillation",
         {},
     ),
+    "lm_pretrain": (
+        "vislex.recipes.lm_pretrain:RECIPE",
+        "a small Llama-shaped language model on the suite's captions, questions and answers",
+        {},
+    ),
     "siglip_pretrain": (
         "vislex.recipes.siglip_pretrain:RECIPE",
         "a small text-aligned encoder: SigLIP from scratch on the OpenMoji suite",

@@ -60,7 +60,7 @@ class LmPretrainConfig(TrainingSettings):
     num_heads: int = Field(8, ge=1)
     num_kv_heads: int = Field(2, ge=1)
     intermediate_size: int = Field(480, ge=8)
-    pack_length: int = Field(512, ge=16)
+    pack_length: int = Field(128, ge=16)
     train_size: int = Field(20000, ge=1)
     val_size: int = Field(500, ge=1)
     data_seed: int = Field(0, ge=0)

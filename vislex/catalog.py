@@ -510,6 +510,11 @@ SCORERS: dict[str, Row] = {
 }
 
 RECIPES: dict[str, Row] = {
+    "align": (
+        "vislex.recipes.align:RECIPE",
+        "the connector between a frozen encoder and a frozen language model, on captions and questions",
+        {},
+    ),
     "caption": (
         "vislex.recipes.caption:RECIPE",
         "a captioner: any encoder (frozen, LoRA or full) and any decoder, on a suite or photographs",
@@ -528,6 +533,11 @@ RECIPES: dict[str, Row] = {
     "lm_pretrain": (
         "vislex.recipes.lm_pretrain:RECIPE",
         "a small Llama-shaped language model on the suite's captions, questions and answers",
+        {},
+    ),
+    "sft": (
+        "vislex.recipes.sft:RECIPE",
+        "a vision-language model on instructions; each part frozen, with adapters (LoRA, DoRA, ...) or in full",
         {},
     ),
     "siglip_pretrain": (

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Self, TypeVar
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
@@ -21,6 +21,7 @@ __all__ = [
     "QFormerConfig",
     "QFormerConnector",
     "ResamplerConfig",
+    "ResamplerConnector",
 ]
 
 
@@ -65,7 +66,26 @@ class ResamplerConfig(ConnectorConfig):
         return super().count(self.n_tokens, n_tokens)
 
 
-ConfigT = TypeVar("ConfigT", bound=ResamplerConfig)
+class ResamplerConnector(Connector):
+    """Base of the connectors with queries."""
+
+    config_class = ResamplerConfig
+    config: ResamplerConfig
+
+    @classmethod
+    def create(  # type: ignore[override]
+        cls,
+        spec: EncoderSpec,
+        out_dim: int,
+        *,
+        n_tokens: int = 16,
+        hidden_size: int | None = None,
+        num_layers: int = 2,
+        num_heads: int = 4,
+    ) -> Self:
+        """Builds it; for the options see ``ResamplerConfig``."""
+        sizes: dict[str, Any] = {"hidden_size": hidden_size, "num_layers": num_layers, "num_heads": num_heads}
+        return cls(cls.config_class(spec=spec.to_dict(), out_dim=out_dim, n_tokens=n_tokens, **sizes))
 
 
 class AttentionPoolConfig(ResamplerConfig):
@@ -84,7 +104,7 @@ class AttentionPoolConfig(ResamplerConfig):
         return self.n_tokens if n_tokens is None else n_tokens
 
 
-class AttentionPoolConnector(Connector):
+class AttentionPoolConnector(ResamplerConnector):
     """Queries that look at the tokens and never at each other, so that the first k serve a budget of k at run time.
 
     ViLex's pooling (arXiv 2412.06774, section 3.2); trained with TailDrop, the first tokens carry most.
@@ -104,20 +124,6 @@ class AttentionPoolConnector(Connector):
         self.post_init()
         nn.init.normal_(self.pooling.queries)
 
-    @classmethod
-    def create(  # type: ignore[override]
-        cls,
-        spec: EncoderSpec,
-        out_dim: int,
-        *,
-        n_tokens: int = 16,
-        hidden_size: int | None = None,
-        num_layers: int = 2,
-        num_heads: int = 4,
-    ) -> Self:
-        """Builds it; for the options see ``ResamplerConfig``."""
-        return cls(_sized(AttentionPoolConfig, spec, out_dim, n_tokens, hidden_size, num_layers, num_heads))
-
     def _connect(self, vision: VisionTokens, n_tokens: int | None) -> VisionTokens:
         context = VisionTokens(self.projection(vision.tokens), vision.mask)
         return VisionTokens(self.output(self.pooling(context, n_tokens)))
@@ -129,7 +135,7 @@ class PerceiverConfig(ResamplerConfig):
     model_type = "vislex_connector_perceiver"
 
 
-class PerceiverConnector(Connector):
+class PerceiverConnector(ResamplerConnector):
     """Latent queries look at the tokens and at each other in every block.
 
     Flamingo's resampler (arXiv 2204.14198, section 3.1) as Idefics2 builds it. In transformers its latents are all
@@ -160,20 +166,6 @@ class PerceiverConnector(Connector):
         self.post_init()
         nn.init.normal_(self.resampler.latents)
 
-    @classmethod
-    def create(  # type: ignore[override]
-        cls,
-        spec: EncoderSpec,
-        out_dim: int,
-        *,
-        n_tokens: int = 16,
-        hidden_size: int | None = None,
-        num_layers: int = 2,
-        num_heads: int = 4,
-    ) -> Self:
-        """Builds it; for the options see ``ResamplerConfig``."""
-        return cls(_sized(PerceiverConfig, spec, out_dim, n_tokens, hidden_size, num_layers, num_heads))
-
     def _connect(self, vision: VisionTokens, n_tokens: int | None) -> VisionTokens:
         context = self.projection(vision.tokens)
         return VisionTokens(self.output(self.resampler(context, attention_mask=_mask(vision, context))))
@@ -191,7 +183,7 @@ class QFormerConfig(ResamplerConfig):
     cross_attention_frequency: int = 2
 
 
-class QFormerConnector(Connector):
+class QFormerConnector(ResamplerConnector):
     """A BERT over learned queries that looks at the tokens in every second block (BLIP-2, arXiv 2301.12597)."""
 
     config_class = QFormerConfig
@@ -233,9 +225,9 @@ class QFormerConnector(Connector):
         cross_attention_frequency: int = 2,
     ) -> Self:
         """Builds it; for the options see ``ResamplerConfig`` and ``QFormerConfig``."""
-        config = _sized(QFormerConfig, spec, out_dim, n_tokens, hidden_size, num_layers, num_heads)
-        config.cross_attention_frequency = cross_attention_frequency
-        return cls(config)
+        sizes: dict[str, Any] = {"hidden_size": hidden_size, "num_layers": num_layers, "num_heads": num_heads}
+        sizes["cross_attention_frequency"] = cross_attention_frequency
+        return cls(QFormerConfig(spec=spec.to_dict(), out_dim=out_dim, n_tokens=n_tokens, **sizes))
 
     def _connect(self, vision: VisionTokens, n_tokens: int | None) -> VisionTokens:
         context = self.projection(vision.tokens)
@@ -244,19 +236,6 @@ class QFormerConnector(Connector):
             query_embeds=queries, encoder_hidden_states=context, encoder_attention_mask=_mask(vision, context)
         ).last_hidden_state
         return VisionTokens(self.output(states))
-
-
-def _sized(
-    config: type[ConfigT],
-    spec: EncoderSpec,
-    out_dim: int,
-    n_tokens: int,
-    hidden_size: int | None,
-    num_layers: int,
-    num_heads: int,
-) -> ConfigT:
-    sizes: dict[str, Any] = {"hidden_size": hidden_size, "num_layers": num_layers, "num_heads": num_heads}
-    return config(spec=spec.to_dict(), out_dim=out_dim, n_tokens=n_tokens, **sizes)
 
 
 def _mask(vision: VisionTokens, context: Tensor) -> Tensor:

@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
-import time
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -25,6 +24,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, LlavaConfig, LlavaForCon
 
 from vislex.adapters.chat import chat_tokenizer
 from vislex.adapters.vlm import VisionLanguageModel
+from vislex.benchmarks.interleaved import interleave
 from vislex.encoders.hf import HFEncoder
 from vislex.provenance import collect
 from vislex.text import load_tokenizer
@@ -113,7 +113,9 @@ def compare(
             "training step": [_step(model, {**inputs, "labels": labels}) for model in (ours, theirs)],
         }
         for scope, sides in scopes.items():
-            (own, own_cpu), (other, other_cpu) = _interleave(sides, runs)
+            for side in sides:
+                side()
+            (own, own_cpu), (other, other_cpu) = interleave(sides, runs)
             rows.append(
                 {
                     "batch size": batch_size,
@@ -147,20 +149,6 @@ def _step(model: nn.Module, inputs: dict[str, Tensor]) -> Callable[[], None]:
         model.eval()
 
     return step
-
-
-def _interleave(sides: Sequence[Callable[[], Any]], runs: int) -> list[tuple[list[float], list[float]]]:
-    """Wall and CPU seconds of each call of each side, sides in turn, after one that is not timed."""
-    for side in sides:
-        side()
-    seconds: list[tuple[list[float], list[float]]] = [([], []) for _ in sides]
-    for _ in range(runs):
-        for side, (wall, cpu) in zip(sides, seconds, strict=True):
-            start, start_cpu = time.perf_counter(), time.process_time()
-            side()
-            wall.append(time.perf_counter() - start)
-            cpu.append(time.process_time() - start_cpu)
-    return seconds
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
-import time
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -23,6 +22,7 @@ from rich.console import Console
 from torch import Tensor
 from transformers import BlipConfig, BlipForConditionalGeneration
 
+from vislex.benchmarks.interleaved import interleave
 from vislex.captioner import Captioner
 from vislex.encoders.factory import create_encoder
 from vislex.provenance import collect
@@ -120,7 +120,8 @@ def compare(
             ),
         }
         for scope, sides in scopes.items():
-            (ours, our_cpu), (theirs, their_cpu) = _interleave(sides, runs, shape=(batch_size, new_tokens + 1))
+            _check(sides, (batch_size, new_tokens + 1))
+            (ours, our_cpu), (theirs, their_cpu) = interleave(sides, runs)
             rows.append(
                 {
                     "batch size": batch_size,
@@ -136,21 +137,11 @@ def compare(
     return rows
 
 
-def _interleave(
-    sides: Sequence[Callable[[], Tensor]], runs: int, *, shape: tuple[int, int]
-) -> list[tuple[list[float], list[float]]]:
-    """Wall and CPU seconds of each call of each side, sides in turn; a first call, not timed, is checked."""
+def _check(sides: Sequence[Callable[[], Tensor]], shape: tuple[int, int]) -> None:
+    """A first call of each side, not timed: both must write what is asked for."""
     for side in sides:
         if (found := tuple(side().shape)) != shape:
             raise RuntimeError(f"a side gave captions of shape {found} instead of {shape}: nothing can be compared")
-    seconds: list[tuple[list[float], list[float]]] = [([], []) for _ in sides]
-    for _ in range(runs):
-        for side, (wall, cpu) in zip(sides, seconds, strict=True):
-            start, start_cpu = time.perf_counter(), time.process_time()
-            side()
-            wall.append(time.perf_counter() - start)
-            cpu.append(time.process_time() - start_cpu)
-    return seconds
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

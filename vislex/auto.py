@@ -1,14 +1,15 @@
 """Registers vislex's models with transformers' Auto classes: ``import vislex.auto`` is all that is needed.
 
 ``import vislex`` stays light, so that this is a module of its own. Afterwards ``AutoConfig``, ``AutoModel`` (encoders,
-decoders, captioners), ``AutoModelForImageTextToText``, ``AutoProcessor`` and ``pipeline("image-text-to-text")`` open
-what vislex saved, plug-ins included.
+connectors, decoders, captioners, vision-language models), ``AutoModelForImageTextToText``, ``AutoProcessor`` and
+``pipeline("image-text-to-text")`` open what vislex saved, plug-ins included.
 """
 
 from __future__ import annotations
 
 import functools
 import logging
+from typing import Any
 
 from transformers import AutoConfig, AutoModel, AutoModelForImageTextToText, AutoProcessor
 
@@ -22,7 +23,10 @@ logger = logging.getLogger(__name__)
 
 @functools.cache
 def register() -> None:
-    """Registers every encoder and decoder of the catalog and of installed plug-ins, the captioner and ViLex."""
+    """Registers every encoder, decoder and connector of the catalog and of plug-ins, and what is made of them."""
+    from vislex.adapters.vlm import VisionLanguageModel
+    from vislex.adapters.vlm_config import VisionLanguageConfig
+    from vislex.adapters.vlm_processing import VisionLanguageProcessor
     from vislex.captioner import Captioner
     from vislex.captioner_config import CaptionerConfig
     from vislex.captioner_processing import CaptionProcessor
@@ -30,7 +34,7 @@ def register() -> None:
     from vislex.vilex import ViLex
     from vislex.vilex_config import ViLexConfig
 
-    for kind in ("encoders", "decoders"):
+    for kind in ("encoders", "decoders", "connectors"):
         for entry in {entry.target: entry for entry in registry(kind)}.values():
             try:
                 part = entry.load()
@@ -46,10 +50,15 @@ def register() -> None:
     AutoModel.register(LatentCodecConfig, LatentCodec, exist_ok=True)
     AutoConfig.register(ViLexConfig.model_type, ViLexConfig, exist_ok=True)
     AutoModel.register(ViLexConfig, ViLex, exist_ok=True)
-    AutoConfig.register(CaptionerConfig.model_type, CaptionerConfig, exist_ok=True)
-    AutoModel.register(CaptionerConfig, Captioner, exist_ok=True)
-    AutoModelForImageTextToText.register(CaptionerConfig, Captioner, exist_ok=True)
-    AutoProcessor.register(CaptionerConfig, CaptionProcessor, exist_ok=True)
+    wholes: tuple[tuple[Any, Any, Any], ...] = (
+        (CaptionerConfig, Captioner, CaptionProcessor),
+        (VisionLanguageConfig, VisionLanguageModel, VisionLanguageProcessor),
+    )
+    for config, model, processor in wholes:
+        AutoConfig.register(config.model_type, config, exist_ok=True)
+        AutoModel.register(config, model, exist_ok=True)
+        AutoModelForImageTextToText.register(config, model, exist_ok=True)
+        AutoProcessor.register(config, processor, exist_ok=True)
 
 
 def _check(entry: Entry, part: object) -> None:

@@ -12,26 +12,25 @@ from typing import Any, Self
 
 import torch
 from torch import Tensor
-from transformers import AutoModel, GenerationConfig, GenerationMixin, PreTrainedModel
+from transformers import AutoModel, GenerationConfig, GenerationMixin
 
 from vislex.captioner_config import CaptionerConfig
 from vislex.captioner_processing import CaptionProcessor
+from vislex.composite import CompositeModel, encoder_is_its_source, join_configs, not_none
 from vislex.data.images import image_batches
 from vislex.decoders.base import CaptionDecoder, CaptionDecoderOutput
 from vislex.decoders.factory import create_decoder
 from vislex.decoders.infill import parse_template
 from vislex.decoders.trace import CaptionStep, caption_steps
-from vislex.encoders.base import VisionEncoder, kept_attention
-from vislex.encoders.factory import create_encoder, rebuild_encoder
+from vislex.encoders.base import VisionEncoder
+from vislex.encoders.factory import create_encoder
 from vislex.encoders.sources import is_untrained
 from vislex.errors import CheckpointError, ConfigError, SpecError
-from vislex.hub import model_card, open_checkpoint
+from vislex.hub import model_card
 from vislex.specs import VisionTokens
 from vislex.text import load_tokenizer
 
 __all__ = ["Caption", "Captioner", "InfilledCaption"]
-
-_PARTS = ("encoder", "decoder")
 
 
 @dataclass(frozen=True)
@@ -62,18 +61,19 @@ class InfilledCaption(Caption):
     blanks: tuple[str, ...] = field(kw_only=True)
 
 
-class Captioner(PreTrainedModel, GenerationMixin):
+class Captioner(CompositeModel, GenerationMixin):
     """An encoder's tokens, turned into captions by a decoder.
 
     Attributes:
         encoder: ``VisionEncoder``.
         decoder: ``CaptionDecoder``.
         processor: ``CaptionProcessor``, saved beside the model.
-        card_notes: Markdown that goes into the model card on saving.
     """
 
     config_class = CaptionerConfig
     config: CaptionerConfig
+    kind = "captioner"
+    processor_class = CaptionProcessor
     main_input_name = "pixel_values"
     base_model_prefix = ""
     supports_gradient_checkpointing = True
@@ -88,8 +88,6 @@ class Captioner(PreTrainedModel, GenerationMixin):
             import vislex.auto  # noqa: F401
         self.encoder: VisionEncoder = AutoModel.from_config(config.encoder_config) if encoder is None else encoder
         self.decoder: CaptionDecoder = AutoModel.from_config(config.decoder_config) if decoder is None else decoder
-        self.processor: CaptionProcessor | None = None
-        self.card_notes = ""
         if config.saved_by_reference("encoder"):
             self._keys_to_ignore_on_load_missing = [r"^encoder\."]
         self.post_init()
@@ -143,8 +141,7 @@ class Captioner(PreTrainedModel, GenerationMixin):
                 f"the tokenizer has {len(tokenizer)} entries, the decoder {decoder.config.vocab_size}; create the "
                 "decoder with this tokenizer"
             )
-        with kept_attention(encoder, decoder):
-            config = CaptionerConfig(encoder_config=encoder.config, decoder_config=decoder.config)
+        config = join_configs(CaptionerConfig, {"encoder": encoder, "decoder": decoder})
         captioner = cls(config, encoder, decoder)
         captioner.processor = CaptionProcessor(
             create_image_processor(encoder.spec), tokenizer, max_length=decoder.config.max_length
@@ -196,7 +193,7 @@ class Captioner(PreTrainedModel, GenerationMixin):
             pixel_attention_mask: bool[B, N] of variable-length encoders.
             **kwargs: Further inputs of the decoder.
         """
-        image_inputs = _given(spatial_shapes=spatial_shapes, pixel_attention_mask=pixel_attention_mask)
+        image_inputs = not_none(spatial_shapes=spatial_shapes, pixel_attention_mask=pixel_attention_mask)
         vision = self._vision(pixel_values, vision_tokens, vision_mask, image_inputs)
         output: CaptionDecoderOutput = self.decoder(
             vision, input_ids=input_ids, attention_mask=attention_mask, labels=labels, **kwargs
@@ -235,7 +232,7 @@ class Captioner(PreTrainedModel, GenerationMixin):
         Returns:
             int64[B, L] ids, padded; ``captioner.decoder.evaluations`` tells what they took.
         """
-        image_inputs = _given(spatial_shapes=spatial_shapes, pixel_attention_mask=pixel_attention_mask)
+        image_inputs = not_none(spatial_shapes=spatial_shapes, pixel_attention_mask=pixel_attention_mask)
         vision = self._vision(pixel_values, vision_tokens, vision_mask, image_inputs)
         if input_ids is not None:
             if attention_mask is not None and not bool(attention_mask.all()):
@@ -365,7 +362,7 @@ class Captioner(PreTrainedModel, GenerationMixin):
             standalone: Whether to save every part by value.
             **kwargs: See ``PreTrainedModel.save_pretrained``.
         """
-        by_reference = not standalone and self._encoder_is_its_source()
+        by_reference = not standalone and encoder_is_its_source(self.encoder)
         self.config.parts = {
             "encoder": {"by": "reference" if by_reference else "value"},
             "decoder": {"by": "value"},
@@ -377,59 +374,6 @@ class Captioner(PreTrainedModel, GenerationMixin):
         if self.processor is not None:
             self.processor.save_pretrained(save_directory)
         (Path(save_directory) / "README.md").write_text(self._card(), encoding="utf-8")
-
-    @classmethod
-    def from_pretrained(cls, pretrained_model_name_or_path: str | Path, *args: Any, **kwargs: Any) -> Any:
-        """Loads a captioner: a folder, a hub id; referenced parts come from their source and are verified.
-
-        Args:
-            pretrained_model_name_or_path: Folder or hub id.
-            *args: See ``PreTrainedModel.from_pretrained``.
-            **kwargs: See there. ``dtype`` is float32 unless it is given, whatever the weights were saved in; "auto"
-                takes theirs.
-
-        Raises:
-            CheckpointError: If weights are missing, a config carries what no checkpoint may, or the source of a
-                referenced part is gone or has changed.
-        """
-        import vislex.auto  # noqa: F401
-
-        wants_info = kwargs.pop("output_loading_info", False)
-        kwargs.setdefault("dtype", torch.float32)
-        load = super().from_pretrained
-        with torch.random.fork_rng(devices=[]):  # transformers draws what it does not find, before it is replaced
-            captioner, info = open_checkpoint(load, pretrained_model_name_or_path, *args, what="captioner", **kwargs)
-        if captioner.config.saved_by_reference("encoder"):
-            captioner._load_referenced_encoder()
-        captioner.processor = CaptionProcessor.from_pretrained(pretrained_model_name_or_path, trust_remote_code=False)
-        return (captioner, info) if wants_info else captioner
-
-    def _encoder_is_its_source(self) -> bool:
-        """Whether the encoder is frozen and can be had again, bit for bit, from where it came."""
-        config = self.encoder.config
-        if not (config.name and (config.source or {}).get("sha256")):
-            return False
-        if any(parameter.requires_grad for parameter in self.encoder.parameters()):
-            return False
-        try:
-            source = rebuild_encoder(config)
-        except CheckpointError:
-            return False
-        own, theirs = self.encoder.state_dict(), source.state_dict()
-        return own.keys() == theirs.keys() and all(
-            torch.equal(value.cpu(), theirs[name].to(value.dtype)) for name, value in own.items()
-        )
-
-    def _load_referenced_encoder(self) -> None:
-        source = rebuild_encoder(self.encoder.config)
-        try:
-            self.encoder.load_state_dict(source.state_dict())
-        except RuntimeError as error:
-            raise CheckpointError(
-                f"the weights of '{self.encoder.config.name}' do not fit the encoder that this captioner was trained "
-                f"with: {str(error).splitlines()[-1].strip()}"
-            ) from error
-        self.encoder.requires_grad_(False)
 
     def _card(self) -> str:
         encoder, decoder = self.encoder.config, self.decoder.config
@@ -445,7 +389,3 @@ class Captioner(PreTrainedModel, GenerationMixin):
         usage = 'import vislex\n\ncaptioner = vislex.Captioner.from_pretrained("THIS_FOLDER")\n'
         usage += 'print(captioner.caption("image.png")[0].text)'
         return model_card("Image captioner", facts, usage, self.card_notes)
-
-
-def _given(**inputs: Any) -> dict[str, Any]:
-    return {name: value for name, value in inputs.items() if value is not None}

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from vislex.catalog_llms import LLMS
+
 __all__ = ["CATALOG"]
 
 Row = tuple[str, str, dict[str, Any]]
@@ -393,7 +395,43 @@ ENCODERS: dict[str, Row] = {
     ),
 }
 
-CONNECTORS: dict[str, Row] = {}
+CONNECTORS: dict[str, Row] = {
+    "attention_pool": (
+        "vislex.adapters.resamplers:AttentionPoolConnector",
+        "queries that see the tokens alone: any number of the first ones at run time (ViLex, TailDrop)",
+        {},
+    ),
+    "average_pool": (
+        "vislex.adapters.projections:AveragePoolConnector",
+        "means of the cells of a coarser map, then two linear maps (Gemma 3)",
+        {},
+    ),
+    "linear": (
+        "vislex.adapters.projections:LinearConnector",
+        "one linear map for each token (PaliGemma)",
+        {},
+    ),
+    "mlp": (
+        "vislex.adapters.projections:MLPConnector",
+        "two linear maps for each token (LLaVA-1.5)",
+        {},
+    ),
+    "perceiver": (
+        "vislex.adapters.resamplers:PerceiverConnector",
+        "latent queries that look at the tokens and at each other (Flamingo, Idefics2)",
+        {},
+    ),
+    "pixel_shuffle": (
+        "vislex.adapters.projections:PixelShuffleConnector",
+        "neighbours side by side on the channels, then two linear maps (InternVL)",
+        {},
+    ),
+    "q_former": (
+        "vislex.adapters.resamplers:QFormerConnector",
+        "a BERT over learned queries that looks at the tokens in every second block (BLIP-2)",
+        {},
+    ),
+}
 
 DECODERS: dict[str, Row] = {
     "cross_attention": (
@@ -474,6 +512,11 @@ SCORERS: dict[str, Row] = {
 }
 
 RECIPES: dict[str, Row] = {
+    "align": (
+        "vislex.recipes.align:RECIPE",
+        "the connector between a frozen encoder and a frozen language model, on captions and questions",
+        {},
+    ),
     "caption": (
         "vislex.recipes.caption:RECIPE",
         "a captioner: any encoder (frozen, LoRA or full) and any decoder, on a suite or photographs",
@@ -487,6 +530,16 @@ RECIPES: dict[str, Row] = {
     "ladic_few_step": (
         "vislex.recipes.ladic_few_step:RECIPE",
         "a trained LaDiC captioner in one to four evaluations: multistep consistency distillation",
+        {},
+    ),
+    "lm_pretrain": (
+        "vislex.recipes.lm_pretrain:RECIPE",
+        "a small Llama-shaped language model on the suite's captions, questions and answers",
+        {},
+    ),
+    "sft": (
+        "vislex.recipes.sft:RECIPE",
+        "a vision-language model on instructions; each part frozen, with adapters (LoRA, DoRA, ...) or in full",
         {},
     ),
     "siglip_pretrain": (
@@ -518,6 +571,7 @@ CATALOG: dict[str, dict[str, Row]] = {
     "encoders": ENCODERS,
     "connectors": CONNECTORS,
     "decoders": DECODERS,
+    "llms": LLMS,
     "t2i": T2I,
     "scorers": SCORERS,
     "recipes": RECIPES,

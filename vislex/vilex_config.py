@@ -7,12 +7,12 @@ from typing import Any
 from transformers import AutoConfig, PreTrainedConfig
 from transformers.configuration_utils import SubConfigSpec
 
-from vislex.hub import check_config, drop_unknown_keys
+from vislex.composite import CompositeConfig
 
 __all__ = ["ViLexConfig"]
 
 
-class ViLexConfig(PreTrainedConfig):
+class ViLexConfig(CompositeConfig):
     """Config of a ``ViLex``.
 
     Attributes:
@@ -42,21 +42,3 @@ class ViLexConfig(PreTrainedConfig):
     objective: dict[str, Any] | None = None
     estimator: str = "straight_through"
     temperature: list[float] | tuple[float, ...] = (2.0, 0.3)
-
-    @classmethod
-    def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> Any:
-        """Builds the config of a checkpoint; every way of loading one comes through here.
-
-        Raises:
-            CheckpointError: If it carries what no checkpoint may (see ``vislex.hub.check_config``).
-        """
-        import vislex.auto  # noqa: F401  (the nested model types must be known)
-
-        check_config(config_dict)
-        return super().from_dict(config_dict, **kwargs)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain JSON values, without what ``from_dict`` would refuse."""
-        import vislex.auto  # noqa: F401
-
-        return drop_unknown_keys(super().to_dict())

@@ -115,7 +115,7 @@ def test_a_batch_equals_its_singles_and_a_seed_repeats_itself(options: dict) -> 
 
 
 def test_words_that_are_decided_one_after_the_other_belong_together() -> None:
-    """In few steps without noise the likeliest word of each place is written, and no caption; with a skew they agree."""
+    """In few steps without noise the likeliest word of each place is written, no caption; with a skew they agree."""
     few = {"num_inference_steps": 3, "guidance_scale": 0.0, "temperature": 0.0}
     priors = torch.tensor([[0.30, 0.0, 0.36, 0.34]])
     at_once, _ = run(SamplingConfig(**few), priors)

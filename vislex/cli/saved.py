@@ -67,13 +67,18 @@ def _rows(config: dict[str, Any], stored: Counter[str]) -> list[dict[str, Any]]:
                 "part": name,
                 "class": nested.get("name") or nested.get("model_type"),
                 "saved": f"by {part.get('by', 'value')}",
-                "source": source.get("location") if isinstance(source, dict) else source,
+                "source": _place(source) if isinstance(source, dict) else source,
                 "trainable": part.get("trainable"),
                 "parameters": stored.get(name, 0),
-                "sha256": (source.get("sha256") if isinstance(source, dict) else None) or part.get("sha256"),
+                "sha256": part.get("sha256") or (source.get("sha256") if isinstance(source, dict) else None),
             }
         )
     return rows
+
+
+def _place(source: dict[str, Any]) -> Any:
+    """A location, or the seed of random weights."""
+    return f"untrained, seed {source['seed']}" if source.get("seed") is not None else source.get("location")
 
 
 def _part(name: str) -> str:

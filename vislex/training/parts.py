@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 from peft import LoraConfig, inject_adapter_in_model
 from peft.tuners.tuners_utils import BaseTunerLayer
 from pydantic import Field
 from rich.table import Table
-from torch import nn
+from torch import Tensor, nn
+from transformers import PreTrainedModel
 
 from vislex.config import Config
 from vislex.errors import ConfigError, did_you_mean
@@ -29,7 +30,12 @@ class PartSettings(Config):
         lr: Peak learning rate; None takes the recipe's.
         lora_rank: Rank of the adapters.
         lora_alpha: Scale of the adapters; None is twice the rank.
-        lora_targets: Last names of the linear layers that get adapters (``q_proj``); empty means all of them.
+        lora_targets: Last names of the linear layers that get adapters (``q_proj``); empty means all of them but the
+            output head.
+        lora_variant: "lora"; "dora", which learns directions and lengths apart (arXiv 2402.09353); "rslora", scaled by
+            the root of the rank (arXiv 2312.03732); "pissa", which starts from the largest singular vectors
+            (arXiv 2404.02948). The same for all parts of a training.
+        lora_plus_ratio: Learning rate of the second matrices in those of the first (LoRA+, arXiv 2402.12354).
     """
 
     mode: Literal["frozen", "lora", "full"] = "full"
@@ -37,6 +43,8 @@ class PartSettings(Config):
     lora_rank: int = Field(8, ge=1)
     lora_alpha: float | None = Field(None, gt=0)
     lora_targets: list[str] = Field(default_factory=list)
+    lora_variant: Literal["lora", "dora", "rslora", "pissa"] = "lora"
+    lora_plus_ratio: float = Field(1.0, ge=1)
 
 
 @dataclass(frozen=True)
@@ -52,10 +60,19 @@ class PartRow:
 
 @dataclass(frozen=True)
 class PartsPlan:
-    """Optimizer parameter groups, and the table of parts."""
+    """Optimizer parameter groups, the table of parts, and what saving adapters needs.
+
+    Attributes:
+        groups: Parameter groups.
+        rows: The table.
+        adapters: Configuration of the adapters; None if there are none.
+        initial: For adapters that do not start at zero (PiSSA), what they were then.
+    """
 
     groups: list[dict[str, Any]]
     rows: list[PartRow]
+    adapters: LoraConfig | None = None
+    initial: dict[str, Tensor] = field(default_factory=dict)
 
     def to_dict(self) -> list[dict[str, Any]]:
         return [asdict(row) for row in self.rows]
@@ -87,11 +104,14 @@ def prepare_parts(model: nn.Module, parts: Mapping[str, PartSettings], *, lr: fl
     parameters = dict(model.named_parameters())
     for name, parameter in parameters.items():
         parameter.requires_grad_(owner[name] == REST or parts[owner[name]].mode == "full")
-    _add_lora(model, parts)
-    plan = _group(model, parts, lr=lr, weight_decay=weight_decay)
-    if not plan.groups:
+    adapters = _add_lora(model, parts)
+    groups, rows = _group(model, parts, lr=lr, weight_decay=weight_decay)
+    if not groups:
         raise ConfigError(f"every part is frozen ({', '.join(parts)}); give one of them mode: full or lora")
-    return plan
+    initial = {}
+    if adapters is not None and adapters.init_lora_weights == "pissa":
+        initial = {name: p.detach().clone() for name, p in model.named_parameters() if ".lora_" in name}
+    return PartsPlan(groups, rows, adapters, initial)
 
 
 def parts_table(plan: PartsPlan) -> Table:
@@ -129,8 +149,11 @@ def _owner(name: str, parts: Mapping[str, PartSettings]) -> str:
     return max(leading, key=len, default=REST)
 
 
-def _add_lora(model: nn.Module, parts: Mapping[str, PartSettings]) -> None:
+def _add_lora(model: nn.Module, parts: Mapping[str, PartSettings]) -> LoraConfig | None:
     """Injects all adapters at once: a second injection would switch off the first one's."""
+    variants = {settings.lora_variant for settings in parts.values() if settings.mode == "lora"}
+    if len(variants) > 1:
+        raise ConfigError(f"lora_variant differs between parts ({', '.join(sorted(variants))}); give all the same")
     ranks: dict[str, int] = {}
     alphas: dict[str, float] = {}
     for part, settings in parts.items():
@@ -139,18 +162,39 @@ def _add_lora(model: nn.Module, parts: Mapping[str, PartSettings]) -> None:
                 ranks[re.escape(name)] = settings.lora_rank
                 alphas[re.escape(name)] = settings.lora_alpha or 2.0 * settings.lora_rank
     if not ranks:
-        return
+        return None
     trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
     # peft matches a string against the whole name of a module
-    config = LoraConfig(target_modules="|".join(ranks), rank_pattern=ranks, alpha_pattern=alphas)
+    variant = variants.pop()
+    config = LoraConfig(
+        target_modules="|".join(ranks),
+        rank_pattern=ranks,
+        alpha_pattern=alphas,
+        use_dora=variant == "dora",
+        use_rslora=variant == "rslora",
+        init_lora_weights="pissa" if variant == "pissa" else True,
+    )
     inject_adapter_in_model(config, model)
     for parameter in trainable:  # peft freezes all that is not an adapter
         parameter.requires_grad_(True)
+    return config
 
 
 def _lora_layers(model: nn.Module, part: str, settings: PartSettings, parts: Mapping[str, PartSettings]) -> list[str]:
-    linear = [name for name, module in model.named_modules() if isinstance(module, nn.Linear)]
+    head = model.get_output_embeddings() if isinstance(model, PreTrainedModel) else None
+    embeddings = {id(m.weight) for m in model.modules() if isinstance(m, nn.Embedding)}
+    # torch's own attention reads the weights of its output layer without calling it: an adapter would do nothing
+    unused = {f"{name}.out_proj" for name, m in model.named_modules() if isinstance(m, nn.MultiheadAttention)}
     targets = settings.lora_targets
+    linear = []
+    for name, module in model.named_modules():
+        if not isinstance(module, nn.Linear) or name in unused:
+            continue
+        if id(module.weight) in embeddings:  # an adapter on a tied head would change the input embeddings on merging
+            if name.rpartition(".")[2] in targets:
+                raise ConfigError(f"'{name}' shares its weights with the input embeddings and can have no adapter")
+        elif module is not head or targets:
+            linear.append(name)
     wanted = [
         name
         for name in linear
@@ -164,7 +208,9 @@ def _lora_layers(model: nn.Module, part: str, settings: PartSettings, parts: Map
     return wanted
 
 
-def _group(model: nn.Module, parts: Mapping[str, PartSettings], *, lr: float, weight_decay: float) -> PartsPlan:
+def _group(
+    model: nn.Module, parts: Mapping[str, PartSettings], *, lr: float, weight_decay: float
+) -> tuple[list[dict[str, Any]], list[PartRow]]:
     embeddings = {id(m.weight) for m in model.modules() if isinstance(m, nn.Embedding)}
     groups, rows = [], []
     for part in [*parts, REST]:
@@ -174,11 +220,17 @@ def _group(model: nn.Module, parts: Mapping[str, PartSettings], *, lr: float, we
         if not own and part == REST:
             continue
         trained = [p for _, p in own if p.requires_grad]
-        for matrices in (True, False):
-            chosen = [p for p in trained if (p.ndim >= 2 and id(p) not in embeddings) == matrices]
+        second = {id(p) for name, p in own if ".lora_B." in name and settings.lora_plus_ratio != 1.0}
+        for matrices, is_second in ((True, False), (True, True), (False, False)):
+            chosen = [
+                p
+                for p in trained
+                if (p.ndim >= 2 and id(p) not in embeddings) == matrices and (id(p) in second) == is_second
+            ]
             if chosen:
                 decay = weight_decay if matrices else 0.0
-                groups.append({"params": chosen, "lr": rate, "weight_decay": decay, "part": part})
+                own_rate = rate * settings.lora_plus_ratio if is_second else rate
+                groups.append({"params": chosen, "lr": own_rate, "weight_decay": decay, "part": part})
         mode = settings.mode
         rows.append(PartRow(part, mode, sum(p.numel() for _, p in own), sum(p.numel() for p in trained), rate))
-    return PartsPlan(groups, rows)
+    return groups, rows

@@ -94,8 +94,11 @@ class PartTrainer(Trainer):
         if settings.progress:
             self.add_callback(ProgressCallback(title, self.console))
 
-    def fit(self) -> dict[str, float]:
+    def fit(self, *, merge: bool = True) -> dict[str, float]:
         """Prints the table of parts, trains (or resumes), and leaves the weights to save in the model.
+
+        Args:
+            merge: Whether adapters are folded into their layers; else they stay, for ``save_adapters``.
 
         Returns:
             The last validation's figures, with ``loss``, ``samples_per_second`` and ``seconds`` of the training.
@@ -111,7 +114,8 @@ class PartTrainer(Trainer):
         result = self.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
         if self.ema is not None:
             self.ema.put()
-        merge_lora(self.model)
+        if merge:
+            merge_lora(self.model)
         self.meter.read()
         figures = {"loss": result.training_loss, "seconds": self.meter.total_seconds}
         if self.meter.total_samples:

@@ -64,8 +64,8 @@ class LadicConfig(CaptionDecoderConfig):
         drop_image: Share of training captions without their image, for guidance.
         keep_words: Share of training captions of which some words are shown clean, each with its own time 0: what
             Back&Refine and infilling ask for.
-        time_skew: Largest skew of the words' times in training (``token_times``), drawn evenly from 0 on: words are then
-            also learnt with those before them nearly clean. 0 gives all words of a caption the same time.
+        time_skew: Largest skew of the words' times in training (``token_times``), drawn evenly from 0 on: words are
+            then also learnt with those before them nearly clean. 0 gives all words of a caption the same time.
         length: "fixed" denoises ``max_length`` positions, "predicted" as many as a head reads from the image.
         fixed_ends: Whether the first and last position hold no word, as in every training caption, whatever the latents
             there say; the released model reads them too.

@@ -18,7 +18,6 @@ from vislex.decoders.ladic.config import LadicConfig
 from vislex.decoders.ladic.generation import generate
 from vislex.decoders.ladic.infill import infill
 from vislex.decoders.ladic.losses import cross_entropy, draw, latent_loss
-from vislex.decoders.ladic.mixture import TokenMixture
 from vislex.decoders.ladic.presets import preset as preset_fields
 from vislex.decoders.ladic.sampling import SamplingConfig
 from vislex.decoders.ladic.words import whole_captions

@@ -29,7 +29,7 @@ __all__ = [
     "select_rows",
 ]
 
-# (x_t float[R, L, D], timesteps int64[R, L], previous x0 float[R, L, D] | None, rows int64[K R]) -> x0 float[K R, L, D].
+# (x_t float[R, L, D], timesteps int64[R, L], previous x0 float[R, L, D] | None, rows int64[K R]) -> x0 [K R, L, D].
 # Row i < B is caption i with its image, row B + i is caption i without: with K = 2 the same latents are seen both ways.
 # ``rows`` stays the same object while the same captions are denoised, so that what is kept for each row is selected
 # once (``select_rows``).
@@ -102,7 +102,7 @@ class SamplingConfig:
         if self.time_skew < 0:
             problems.append(f"time_skew={self.time_skew} must not be negative")
         if self.time_skew and not self.token_times:
-            problems.append(f"time_skew={self.time_skew} needs token_times=True: words of different times are told theirs")
+            problems.append(f"time_skew={self.time_skew} needs token_times=True: each word is told its own time")
         if self.early_exit < 0:
             problems.append(f"early_exit={self.early_exit} must not be negative")
         if problems:
@@ -320,9 +320,7 @@ class _Loop:
     def _times(self, moment: int) -> Tensor:
         """Timesteps int64[R, L] of the tokens when the captions are at ``moment``; held ones are clean."""
         moments = torch.full((len(self.held),), moment, device=self.held.device)
-        times = token_times(
-            moments, self.held.shape[1], self.config.time_skew, self.schedule.num_train_timesteps
-        )
+        times = token_times(moments, self.held.shape[1], self.config.time_skew, self.schedule.num_train_timesteps)
         return times.masked_fill(self.held, 0)
 
     def _predict(self, timesteps: Tensor, time: int) -> Tensor:

@@ -1,0 +1,105 @@
+"""Recipe ``sft``: a vision-language model on instructions; each part frozen, with adapters, or in full."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+import torch
+
+from vislex.config import Config
+from vislex.errors import ConfigError, MissingDependencyError
+from vislex.recipes.vlm_training import VlmSettings, build_model, make_trainer, notes, record_run, save_model
+from vislex.training.adapters import save_adapters
+from vislex.training.parts import PartSettings
+from vislex.training.recipe import Recipe
+from vislex.training.records import start_run
+
+__all__ = ["RECIPE", "SftConfig", "VlmParts", "run"]
+
+
+class VlmParts(Config):
+    """How the parts are trained."""
+
+    encoder: PartSettings = PartSettings(mode="frozen")
+    connector: PartSettings = PartSettings()
+    llm: PartSettings = PartSettings()
+
+
+class SftConfig(VlmSettings):
+    """Configuration of ``sft``, above what recipes of vision-language models share.
+
+    Attributes:
+        parts: frozen | lora | full for each part, with a learning rate each.
+        adapters: "merge" folds adapters into the weights; "keep" writes them, with the connector, into a folder that
+            ``PeftModel.from_pretrained`` opens on ``model``.
+        quantize: "nf4" holds the language model in 4 bits while its adapters are trained (QLoRA); needs a GPU.
+    """
+
+    budget_table: ClassVar[str] = "sft"
+
+    parts: VlmParts = VlmParts()
+    adapters: Literal["merge", "keep"] = "merge"
+    quantize: Literal["none", "nf4"] = "none"
+
+
+def run(config: SftConfig) -> Path:
+    """Trains a model.
+
+    Returns:
+        The output folder: a ``VisionLanguageModel``, or adapters for the one it started from.
+
+    Raises:
+        ConfigError: If adapters are to be kept without a saved model to keep them for, or QLoRA cannot run here.
+    """
+    if config.adapters == "keep" and config.model is None:
+        raise ConfigError("adapters=keep needs model=FOLDER, the saved model that the adapters will belong to")
+    loading = {} if config.quantize == "none" else quantization(config)
+    output = start_run("sft", config)
+    model = build_model(config, **loading)
+    parts = {name: getattr(config.parts, name) for name in ("encoder", "connector", "llm")}
+    trainer = make_trainer(config, model, parts, output, "sft")
+    figures = trainer.fit(merge=config.adapters == "merge")
+    modes = ", ".join(f"{name} {own.mode}" for name, own in parts.items())
+    summary = f"Finetuned on instructions ({modes})"
+    if config.adapters == "merge":
+        save_model("sft", model, config, trainer, figures, output, summary=summary)
+    elif trainer.is_world_process_zero():
+        assert config.model is not None
+        save_adapters(model, trainer.plan, output, base=config.model)
+        title = "---\nlibrary_name: peft\n---\n# Adapters of a vision-language model\n\n"
+        (output / "README.md").write_text(title + notes("sft", config, figures, summary), encoding="utf-8")
+        record_run("sft", config, trainer, figures, output)
+    return output
+
+
+def quantization(config: SftConfig) -> dict[str, Any]:
+    """Keywords that load the language model in 4 bits (arXiv 2305.14314, section 3).
+
+    Raises:
+        ConfigError: If there is no CUDA GPU, or the language model would not be trained by adapters that are kept.
+        MissingDependencyError: If bitsandbytes is not installed.
+    """
+    if config.parts.llm.mode != "lora" or config.adapters != "keep" or config.model is None:
+        raise ConfigError(
+            "quantize=nf4 trains adapters on a language model in 4 bits: it needs model=FOLDER, parts.llm.mode=lora "
+            "and adapters=keep"
+        )
+    if not torch.cuda.is_available():
+        raise ConfigError("quantize=nf4 (QLoRA) needs a CUDA GPU, and there is none; use quantize=none")
+    if importlib.util.find_spec("bitsandbytes") is None:
+        raise MissingDependencyError("bitsandbytes", "quantize=nf4 (QLoRA)", extra="qlora")
+    from transformers import BitsAndBytesConfig
+
+    settings = BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=torch.bfloat16,
+        llm_int8_skip_modules=["encoder", "connector", "lm_head"],
+    )
+    return {"quantization_config": settings, "device_map": {"": 0}}
+
+
+RECIPE = Recipe(SftConfig, run)

@@ -1,0 +1,85 @@
+"""``vislex ask`` and ``vislex merge`` on a tiny model and its adapters."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import vislex
+from vislex.adapters.chat import chat_tokenizer
+from vislex.adapters.vlm import VisionLanguageModel
+from vislex.cli.main import main
+from vislex.text import load_tokenizer, prune_tokenizer
+from vislex.training.adapters import save_adapters
+from vislex.training.parts import PartSettings, prepare_parts
+
+Out = Callable[[], tuple[str, str]]
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model, adapters that belong to it, and an image."""
+    folder = tmp_path_factory.mktemp("vlm")
+    torch.manual_seed(0)
+    tokenizer = chat_tokenizer(prune_tokenizer(load_tokenizer(), ["what is red? a blue kite"])[0])
+    llm = vislex.create_llm("llama3.2-1b", tiny=True, vocab_size=len(tokenizer))
+    with torch.no_grad():
+        for parameter in llm.parameters():
+            if parameter.ndim > 1:
+                parameter.normal_(std=0.2)
+    encoder = vislex.create_encoder("siglip-tiny", tiny=True)
+    options = {"n_tokens": 3, "num_heads": 2}
+    model = VisionLanguageModel.from_parts(
+        encoder=encoder, connector="attention_pool", llm=llm, tokenizer=tokenizer, **options
+    )
+    model.eval().save_pretrained(folder / "model")
+    parts = {name: PartSettings(mode="frozen") for name in ("encoder", "connector")}
+    plan = prepare_parts(model, parts | {"llm": PartSettings(mode="lora")}, lr=1.0, weight_decay=0.0)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if ".lora_B." in name:
+                parameter.normal_(std=0.3)
+    save_adapters(model, plan, folder / "adapters", base=folder / "model")
+    pixels = np.random.default_rng(0).integers(0, 255, (20, 30, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(folder / "a.png")
+    return folder
+
+
+def test_questions_are_answered(saved: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    image, model = str(saved / "a.png"), ["--model", str(saved / "model")]
+    short = ["--max-new-tokens", "3", "--option", "min_new_tokens=3"]
+    assert main(["ask", image, "what is red?", "blue?", *model, *short]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 2
+    assert main(["ask", image, "what is red?", *model, *short, "--json"]) == 0
+    (row,) = json.loads(capsys.readouterr().out)
+    assert (row["question"], row["text"], row["new_tokens"]) == ("what is red?", lines[0], 3)
+    for more in (["--also", image], ["--n-tokens", "1"], ["--system", "a kite"], ["--num-beams", "2"]):
+        assert main(["ask", image, "what is red?", *model, *short, *more]) == 0
+    capsys.readouterr()
+    assert main(["ask", image, "what is red?", *model, "--n-tokens", "4"]) == 2
+    assert "n_tokens 4 must be 1 to 3" in capsys.readouterr().err
+    assert main(["ask", "nothing.png", "what is red?", *model]) == 2
+    assert "no such image" in capsys.readouterr().err
+
+
+def test_adapters_are_merged(saved: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "merged"
+    assert main(["merge", str(saved / "adapters"), "--out", str(out), "--standalone"]) == 0
+    assert capsys.readouterr().out.strip() == str(out)
+    ask = ["ask", str(saved / "a.png"), "what is red?", "--max-new-tokens", "6", "--option", "min_new_tokens=6"]
+    answers = []
+    for folder in (out, saved / "adapters", saved / "model"):
+        assert main([*ask, "--model", str(folder)]) == 0
+        answers.append(capsys.readouterr().out)
+    assert answers[0] == answers[1] != answers[2]
+    assert main(["merge", str(saved / "adapters"), "--out", str(out)]) == 2
+    assert "is not empty" in capsys.readouterr().err
+    assert main(["merge", str(saved / "model"), "--out", str(tmp_path / "other")]) == 2
+    assert "nothing to merge" in capsys.readouterr().err

@@ -13,7 +13,7 @@ from vislex.adapters.chat import IMAGE_TOKEN, VIDEO_TOKEN, add_image_token, mult
 from vislex.adapters.connectors import ConnectorConfig
 from vislex.adapters.video import sample_frames
 from vislex.adapters.vlm_kwargs import VisionLanguageKwargs
-from vislex.data.images import load_image
+from vislex.data.images import open_images
 from vislex.errors import SpecError
 from vislex.specs import token_count
 
@@ -101,7 +101,7 @@ class VisionLanguageProcessor(ProcessorMixin):
             prompts, flat = self._place(prompts, flat, list(_flatten_videos(videos)))
         kwargs.setdefault("padding", True)
         budget = {} if n_tokens is None else {"images_kwargs": {"n_tokens": n_tokens}}
-        given = {"images": [_open(image) for image in flat] or None, "text": prompts}
+        given = {"images": open_images(flat) or None, "text": prompts}
         inputs: BatchFeature = super().__call__(**given, return_tensors=return_tensors, **budget, **kwargs)
         if n_tokens is not None and flat:
             inputs["n_tokens"] = n_tokens
@@ -179,7 +179,3 @@ def _flatten_videos(videos: Any) -> Iterator[Any]:
             yield from _flatten_videos(video)
     else:
         yield videos
-
-
-def _open(image: Any) -> Any:
-    return load_image(image) if isinstance(image, str | Path) else image

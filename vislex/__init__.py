@@ -16,17 +16,19 @@ _PUBLIC = {
     "Grid": "vislex.specs",
     "VisionTokens": "vislex.specs",
     "VislexError": "vislex.errors",
+    "create_codec": "vislex.segmentation.factory",
     "create_decoder": "vislex.decoders.factory",
     "create_encoder": "vislex.encoders.factory",
     "create_image_processor": "vislex.processing",
     "list_encoders": "vislex.listing",
+    "list_codecs": "vislex.listing",
     "list_decoders": "vislex.listing",
     "list_connectors": "vislex.listing",
     "list_recipes": "vislex.listing",
     "list_scorers": "vislex.listing",
     "list_suites": "vislex.listing",
 }
-_MODULES = ("data", "metrics")
+_MODULES = ("data", "metrics", "segmentation")
 
 __all__ = sorted([*_PUBLIC, *_MODULES, "__version__"])
 

@@ -22,11 +22,12 @@ logger = logging.getLogger(__name__)
 
 @functools.cache
 def register() -> None:
-    """Registers every encoder and decoder of the catalog and of installed plug-ins, and the captioner."""
+    """Registers every encoder and decoder of the catalog and of plug-ins, the codecs' models and the captioner."""
     from vislex.captioner import Captioner
     from vislex.captioner_config import CaptionerConfig
     from vislex.captioner_processing import CaptionProcessor
     from vislex.decoders.ladic.codec import LatentCodec, LatentCodecConfig
+    from vislex.segmentation.mask_tokenizer import MaskTokenizer, MaskTokenizerConfig
 
     for kind in ("encoders", "decoders"):
         for entry in {entry.target: entry for entry in registry(kind)}.values():
@@ -42,6 +43,8 @@ def register() -> None:
             AutoModel.register(part.config_class, part, exist_ok=True)
     AutoConfig.register(LatentCodecConfig.model_type, LatentCodecConfig, exist_ok=True)
     AutoModel.register(LatentCodecConfig, LatentCodec, exist_ok=True)
+    AutoConfig.register(MaskTokenizerConfig.model_type, MaskTokenizerConfig, exist_ok=True)
+    AutoModel.register(MaskTokenizerConfig, MaskTokenizer, exist_ok=True)
     AutoConfig.register(CaptionerConfig.model_type, CaptionerConfig, exist_ok=True)
     AutoModel.register(CaptionerConfig, Captioner, exist_ok=True)
     AutoModelForImageTextToText.register(CaptionerConfig, Captioner, exist_ok=True)

@@ -416,21 +416,41 @@ DECODERS: dict[str, Row] = {
     ),
 }
 
+CODECS: dict[str, Row] = {
+    "box": ("vislex.segmentation.loc_seg:BoxCodec", "the filled box: the baseline of every codec", {}),
+    "loc_seg": (
+        "vislex.segmentation.loc_seg:LocSegCodec",
+        "4 location and 16 segmentation tokens of a mask tokenizer (PaliGemma)",
+        {},
+    ),
+    "polygon": ("vislex.segmentation.polygon:PolygonCodec", "corners of the outline as plain numbers", {}),
+    "text_rle": ("vislex.segmentation.text_rle:TextRleCodec", "run lengths inside the box as plain numbers", {}),
+}
+
 SCORERS: dict[str, Row] = {
+    "anls@1": ("vislex.metrics.vqa:ANLS", "normalised edit distance to the nearest right answer", {}),
     "bertscore@1": ("vislex.metrics.bertscore:BERTSCORE", "greedy matching of BERT states; local weights", {}),
     "bleu@1": ("vislex.metrics.captions:BLEU", "BLEU-1 to BLEU-4 as the official program, without Java", {}),
+    "chartqa@1": ("vislex.metrics.vqa:CHARTQA", "relaxed accuracy: numbers within 5 %", {}),
     "cider-d@1": ("vislex.metrics.captions:CIDER_D", "CIDEr-D as the official program, without Java", {}),
     "clipscore@1": ("vislex.metrics.clipscore:CLIPSCORE", "image and caption under CLIP; local weights", {}),
     "diversity@1": ("vislex.metrics.diversity:DIVERSITY", "distinct n-grams, vocabulary, length, novelty", {}),
+    "gqa@1": ("vislex.metrics.vqa:GQA", "exact match without case and punctuation", {}),
+    "masks@1": ("vislex.metrics.masks:MASKS", "cIoU, mIoU, precision at 0.5 to 0.9, invalid rate", {}),
     "meteor@1": ("vislex.metrics.java:METEOR", "METEOR 1.5 through pycocoevalcap; needs Java", {}),
+    "mmvp@1": ("vislex.metrics.vqa:MMVP", "pairs of questions that are both answered right", {}),
+    "pope@1": ("vislex.metrics.vqa:POPE", "hallucination: accuracy, precision, recall, F1 and share of yes", {}),
     "refclipscore@1": ("vislex.metrics.clipscore:REFCLIPSCORE", "CLIPScore joined with the references", {}),
     "rouge-l@1": ("vislex.metrics.captions:ROUGE_L", "ROUGE-L as the official program, without Java", {}),
-    "spice@1": ("vislex.metrics.java:SPICE", "SPICE through pycocoevalcap; needs Java and CoreNLP", {}),
     "scene-f1@1": (
         "vislex.metrics.scene:score_scenes",
         "captions read back and checked against the suite's factors",
         {},
     ),
+    "scienceqa@1": ("vislex.metrics.vqa:SCIENCEQA", "the choice that an answer means: letter, index or text", {}),
+    "spice@1": ("vislex.metrics.java:SPICE", "SPICE through pycocoevalcap; needs Java and CoreNLP", {}),
+    "vqa-official@1": ("vislex.metrics.vqa:VQA_OFFICIAL", "VQAv2 accuracy as the official program, bit for bit", {}),
+    "vqa-soft@1": ("vislex.metrics.vqa:VQA_SOFT", "min(1, equal human answers / 3), nothing normalised", {}),
 }
 
 RECIPES: dict[str, Row] = {
@@ -447,6 +467,11 @@ RECIPES: dict[str, Row] = {
     "ladic_few_step": (
         "vislex.recipes.ladic_few_step:RECIPE",
         "a trained LaDiC captioner in one to four evaluations: multistep consistency distillation",
+        {},
+    ),
+    "mask_tokenizer": (
+        "vislex.recipes.mask_tokenizer:RECIPE",
+        "the codes of masks: a VQ-VAE on the masks of a referring data set",
         {},
     ),
     "siglip_pretrain": (
@@ -478,6 +503,7 @@ CATALOG: dict[str, dict[str, Row]] = {
     "encoders": ENCODERS,
     "connectors": CONNECTORS,
     "decoders": DECODERS,
+    "codecs": CODECS,
     "scorers": SCORERS,
     "recipes": RECIPES,
     "suites": SUITES,

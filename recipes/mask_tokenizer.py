@@ -169,8 +169,8 @@ def _card(config: MaskTokenizerSettings, model: MaskTokenizer, figures: dict[str
             f"A VQ-VAE of {sum(p.numel() for p in model.parameters()):,} parameters that turns a mask of "
             f"{sizes.image_size} x {sizes.image_size} pixels into {model.num_tokens} of {sizes.num_codes} codes and "
             "back: the segmentation tokens of vislex's codec `loc_seg`. Its shape is that of PaliGemma's mask "
-            "tokenizer (Ning et al., arXiv 2301.02229); the codes are its own. Figures: held-out masks through box and codes "
-            "and back at their own resolution, beside the filled boxes, and how many codes they use."
+            "tokenizer (Ning et al., arXiv 2301.02229); the codes are its own. Figures: held-out masks through box and "
+            "codes and back at their own resolution, beside the filled boxes, and how many codes they use."
         ),
     )
 

@@ -490,13 +490,22 @@ SUITES: dict[str, Row] = {
     "coco": ("vislex.data.coco:load", "COCO captions in Karpathy's splits, from a folder or a hub id", {}),
     "flickr30k": ("vislex.data.flickr30k:load", "Flickr30k captions, from a folder or a hub id", {}),
     "folder": ("vislex.data.folder:load", "your own images with captions.jsonl", {}),
+    "gqa": ("vislex.data.gqa:load", "GQA (compositional VQA), from a folder or a hub id", {}),
     "localized_narratives": (
         "vislex.data.localized_narratives:load",
         "Localized Narratives (long captions), from a folder or a hub id",
         {},
     ),
     "nocaps": ("vislex.data.nocaps:load", "NoCaps by domain, from a folder or a hub id", {}),
+    "okvqa": ("vislex.data.okvqa:load", "OK-VQA (outside knowledge), from a folder or a hub id", {}),
+    "refcoco": ("vislex.data.refcoco:load", "RefCOCO (referring segmentation), from a folder or a hub id", {}),
+    "refcoco+": ("vislex.data.refcoco:load_plus", "RefCOCO+ (no words of place), from a folder or a hub id", {}),
+    "refcocog": ("vislex.data.refcoco:load_g", "RefCOCOg (longer expressions), from a folder or a hub id", {}),
+    "scienceqa": ("vislex.data.scienceqa:load", "ScienceQA with images (choices), from a folder or a hub id", {}),
     "textcaps": ("vislex.data.textcaps:load", "TextCaps, from a folder or a hub id", {}),
+    "textvqa": ("vislex.data.textvqa:load", "TextVQA (reading), from a folder or a hub id", {}),
+    "vizwiz": ("vislex.data.vizwiz:load", "VizWiz-VQA (photographs of blind people), from a folder or a hub id", {}),
+    "vqav2": ("vislex.data.vqav2:load", "VQAv2, from a folder or a hub id", {}),
 }
 
 CATALOG: dict[str, dict[str, Row]] = {

@@ -17,6 +17,8 @@ FIELDS = ("ref_id", "ann_id", "image_id", "split", "sentences")
 def held_out_images(root: str | Path | None) -> frozenset[int]:
     """COCO ids of the images in a split other than "train" of any RefCOCO/+/g in a folder; none for None.
 
+    Google's splits share images between train and val; they count only where there are no others.
+
     Raises:
         DataError: If the folder has no refs.
     """
@@ -25,7 +27,6 @@ def held_out_images(root: str | Path | None) -> frozenset[int]:
     files = sorted(Path(root).rglob("refs(*).p"))
     if not files:
         raise DataError(f"'{root}' has no refs(*).p; give the folder that holds refcoco, refcoco+ and refcocog")
-    # Google's splits share images between train and val: theirs cannot be told apart by image
     kept = [file for file in files if file.name != "refs(google).p"] or files
     return frozenset(int(ref["image_id"]) for file in kept for ref in read_refs(file) if ref["split"] != "train")
 

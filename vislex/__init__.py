@@ -18,12 +18,14 @@ _PUBLIC = {
     "VisionLanguageModel": "vislex.adapters.vlm",
     "VisionTokens": "vislex.specs",
     "VislexError": "vislex.errors",
+    "create_codec": "vislex.segmentation.factory",
     "create_connector": "vislex.adapters.connectors",
     "create_decoder": "vislex.decoders.factory",
     "create_encoder": "vislex.encoders.factory",
     "create_image_processor": "vislex.processing",
     "create_llm": "vislex.adapters.llms",
     "list_encoders": "vislex.listing",
+    "list_codecs": "vislex.listing",
     "list_decoders": "vislex.listing",
     "list_connectors": "vislex.listing",
     "list_llms": "vislex.listing",
@@ -33,7 +35,7 @@ _PUBLIC = {
     "list_t2i": "vislex.listing",
     "load_t2i": "vislex.diffusion.t2i",
 }
-_MODULES = ("data", "metrics")
+_MODULES = ("data", "metrics", "segmentation")
 
 __all__ = sorted([*_PUBLIC, *_MODULES, "__version__"])
 

@@ -31,6 +31,7 @@ def register() -> None:
     from vislex.captioner_config import CaptionerConfig
     from vislex.captioner_processing import CaptionProcessor
     from vislex.decoders.ladic.codec import LatentCodec, LatentCodecConfig
+    from vislex.segmentation.mask_tokenizer import MaskTokenizer, MaskTokenizerConfig
     from vislex.vilex import ViLex
     from vislex.vilex_config import ViLexConfig
 
@@ -46,10 +47,13 @@ def register() -> None:
                 continue
             AutoConfig.register(part.config_class.model_type, part.config_class, exist_ok=True)
             AutoModel.register(part.config_class, part, exist_ok=True)
-    AutoConfig.register(LatentCodecConfig.model_type, LatentCodecConfig, exist_ok=True)
-    AutoModel.register(LatentCodecConfig, LatentCodec, exist_ok=True)
-    AutoConfig.register(ViLexConfig.model_type, ViLexConfig, exist_ok=True)
-    AutoModel.register(ViLexConfig, ViLex, exist_ok=True)
+    for config, model in (
+        (LatentCodecConfig, LatentCodec),
+        (MaskTokenizerConfig, MaskTokenizer),
+        (ViLexConfig, ViLex),
+    ):
+        AutoConfig.register(config.model_type, config, exist_ok=True)
+        AutoModel.register(config, model, exist_ok=True)
     wholes: tuple[tuple[Any, Any, Any], ...] = (
         (CaptionerConfig, Captioner, CaptionProcessor),
         (VisionLanguageConfig, VisionLanguageModel, VisionLanguageProcessor),

@@ -494,21 +494,41 @@ T2I: dict[str, Row] = {
     ),
 }
 
+CODECS: dict[str, Row] = {
+    "box": ("vislex.segmentation.loc_seg:BoxCodec", "the filled box: the baseline of every codec", {}),
+    "loc_seg": (
+        "vislex.segmentation.loc_seg:LocSegCodec",
+        "4 location and 16 segmentation tokens of a mask tokenizer (PaliGemma)",
+        {},
+    ),
+    "polygon": ("vislex.segmentation.polygon:PolygonCodec", "corners of the outline as plain numbers", {}),
+    "text_rle": ("vislex.segmentation.text_rle:TextRleCodec", "run lengths inside the box as plain numbers", {}),
+}
+
 SCORERS: dict[str, Row] = {
+    "anls@1": ("vislex.metrics.vqa:ANLS", "normalised edit distance to the nearest right answer", {}),
     "bertscore@1": ("vislex.metrics.bertscore:BERTSCORE", "greedy matching of BERT states; local weights", {}),
     "bleu@1": ("vislex.metrics.captions:BLEU", "BLEU-1 to BLEU-4 as the official program, without Java", {}),
+    "chartqa@1": ("vislex.metrics.vqa:CHARTQA", "relaxed accuracy: numbers within 5 %", {}),
     "cider-d@1": ("vislex.metrics.captions:CIDER_D", "CIDEr-D as the official program, without Java", {}),
     "clipscore@1": ("vislex.metrics.clipscore:CLIPSCORE", "image and caption under CLIP; local weights", {}),
     "diversity@1": ("vislex.metrics.diversity:DIVERSITY", "distinct n-grams, vocabulary, length, novelty", {}),
+    "gqa@1": ("vislex.metrics.vqa:GQA", "exact match without case and punctuation", {}),
+    "masks@1": ("vislex.metrics.masks:MASKS", "cIoU, mIoU, precision at 0.5 to 0.9, invalid rate", {}),
     "meteor@1": ("vislex.metrics.java:METEOR", "METEOR 1.5 through pycocoevalcap; needs Java", {}),
+    "mmvp@1": ("vislex.metrics.vqa:MMVP", "pairs of questions that are both answered right", {}),
+    "pope@1": ("vislex.metrics.vqa:POPE", "hallucination: accuracy, precision, recall, F1 and share of yes", {}),
     "refclipscore@1": ("vislex.metrics.clipscore:REFCLIPSCORE", "CLIPScore joined with the references", {}),
     "rouge-l@1": ("vislex.metrics.captions:ROUGE_L", "ROUGE-L as the official program, without Java", {}),
-    "spice@1": ("vislex.metrics.java:SPICE", "SPICE through pycocoevalcap; needs Java and CoreNLP", {}),
     "scene-f1@1": (
         "vislex.metrics.scene:score_scenes",
         "captions read back and checked against the suite's factors",
         {},
     ),
+    "scienceqa@1": ("vislex.metrics.vqa:SCIENCEQA", "the choice that an answer means: letter, index or text", {}),
+    "spice@1": ("vislex.metrics.java:SPICE", "SPICE through pycocoevalcap; needs Java and CoreNLP", {}),
+    "vqa-official@1": ("vislex.metrics.vqa:VQA_OFFICIAL", "VQAv2 accuracy as the official program, bit for bit", {}),
+    "vqa-soft@1": ("vislex.metrics.vqa:VQA_SOFT", "min(1, equal human answers / 3), nothing normalised", {}),
 }
 
 RECIPES: dict[str, Row] = {
@@ -542,6 +562,11 @@ RECIPES: dict[str, Row] = {
         "a vision-language model on instructions; each part frozen, with adapters (LoRA, DoRA, ...) or in full",
         {},
     ),
+    "mask_tokenizer": (
+        "vislex.recipes.mask_tokenizer:RECIPE",
+        "the codes of masks: a VQ-VAE on the masks of a referring data set",
+        {},
+    ),
     "siglip_pretrain": (
         "vislex.recipes.siglip_pretrain:RECIPE",
         "a small text-aligned encoder: SigLIP from scratch on the OpenMoji suite",
@@ -558,13 +583,22 @@ SUITES: dict[str, Row] = {
     "coco": ("vislex.data.coco:load", "COCO captions in Karpathy's splits, from a folder or a hub id", {}),
     "flickr30k": ("vislex.data.flickr30k:load", "Flickr30k captions, from a folder or a hub id", {}),
     "folder": ("vislex.data.folder:load", "your own images with captions.jsonl", {}),
+    "gqa": ("vislex.data.gqa:load", "GQA (compositional VQA), from a folder or a hub id", {}),
     "localized_narratives": (
         "vislex.data.localized_narratives:load",
         "Localized Narratives (long captions), from a folder or a hub id",
         {},
     ),
     "nocaps": ("vislex.data.nocaps:load", "NoCaps by domain, from a folder or a hub id", {}),
+    "okvqa": ("vislex.data.okvqa:load", "OK-VQA (outside knowledge), from a folder or a hub id", {}),
+    "refcoco": ("vislex.data.refcoco:load", "RefCOCO (referring segmentation), from a folder or a hub id", {}),
+    "refcoco+": ("vislex.data.refcoco:load_plus", "RefCOCO+ (no words of place), from a folder or a hub id", {}),
+    "refcocog": ("vislex.data.refcoco:load_g", "RefCOCOg (longer expressions), from a folder or a hub id", {}),
+    "scienceqa": ("vislex.data.scienceqa:load", "ScienceQA with images (choices), from a folder or a hub id", {}),
     "textcaps": ("vislex.data.textcaps:load", "TextCaps, from a folder or a hub id", {}),
+    "textvqa": ("vislex.data.textvqa:load", "TextVQA (reading), from a folder or a hub id", {}),
+    "vizwiz": ("vislex.data.vizwiz:load", "VizWiz-VQA (photographs of blind people), from a folder or a hub id", {}),
+    "vqav2": ("vislex.data.vqav2:load", "VQAv2, from a folder or a hub id", {}),
 }
 
 CATALOG: dict[str, dict[str, Row]] = {
@@ -573,6 +607,7 @@ CATALOG: dict[str, dict[str, Row]] = {
     "decoders": DECODERS,
     "llms": LLMS,
     "t2i": T2I,
+    "codecs": CODECS,
     "scorers": SCORERS,
     "recipes": RECIPES,
     "suites": SUITES,

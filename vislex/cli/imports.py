@@ -21,7 +21,7 @@ app = typer.Typer(rich_markup_mode=None)
 
 @app.callback()
 def group() -> None:
-    """Turn the checkpoint of another program into a folder that 'vislex caption', 'bench', 'info' and 'train' open.
+    """Turn the checkpoint of another program into a folder that vislex opens.
 
     Checkpoints are read as tensors alone: a file that could run code when it is opened is refused.
     """
@@ -65,8 +65,7 @@ def ladic(
     """
     from vislex.importers.ladic import import_ladic
 
-    if out.exists() and not (out.is_dir() and not any(out.iterdir())):
-        raise ConfigError(f"--out '{out}' is there already; give a new folder, so that nothing is overwritten")
+    _check_new(out)
     error_console.print(f"reading {checkpoint}, and the latent of every word piece ...", markup=False)
     captioner = import_ladic(
         checkpoint,
@@ -82,6 +81,45 @@ def ladic(
     )
     captioner.save_pretrained(out)
     _report(out, _ladic_parts(captioner), f"vislex caption --model {out} IMAGE", json)
+
+
+@app.command("vae-oid", short_help="PaliGemma's mask tokenizer: the codes of its segmentation tokens.")
+def vae_oid(
+    source: Annotated[Path, typer.Argument(metavar="SRC", help="Its file, vae-oid.npz.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="New folder for the mask tokenizer.")],
+    json: Json = False,
+) -> None:
+    """Import PaliGemma's mask tokenizer (Ning et al., arXiv 2301.02229), so that 'loc_seg' reads PaliGemma's masks.
+
+    \b
+    vislex import vae-oid vae-oid.npz --out vae-oid
+    python -c "import vislex; vislex.create_codec('loc_seg', tokenizer='vae-oid')"
+
+    Sizes are read from the file; nothing in it is unpickled. A file that lacks a weight, has an unexpected one or one
+    of another width is refused with its name.
+    """
+    from vislex.importers.mask_tokenizer import import_mask_tokenizer
+
+    _check_new(out)
+    model = import_mask_tokenizer(source)
+    model.save_pretrained(out)
+    sizes = model.config
+    widths = ", ".join(map(str, sizes.channels))
+    parts = [
+        _part("encoder", model.encoder, f"{sizes.image_size} x {sizes.image_size} pixels, widths {widths}"),
+        _part("decoder", model.decoder, f"the way back, {sizes.num_residual_blocks} residual blocks on each side"),
+        {
+            "part": "codebook",
+            "parameters": model.codebook.numel(),
+            "what": f"{sizes.num_codes} codes of {sizes.code_dim}, {model.num_tokens} a mask",
+        },
+    ]
+    _report(out, parts, f"vislex.create_codec('loc_seg', tokenizer='{out}')", json)
+
+
+def _check_new(out: Path) -> None:
+    if out.exists() and not (out.is_dir() and not any(out.iterdir())):
+        raise ConfigError(f"--out '{out}' is there already; give a new folder, so that nothing is overwritten")
 
 
 def _ladic_parts(captioner: Captioner) -> list[dict[str, Any]]:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from vislex.data.hub import load_hub
 from vislex.data.jsonl import read_json
 from vislex.data.locate import ImageFinder, check_task, find_file, is_hub_id, local_root, unknown_split
+from vislex.data.refcoco_splits import held_out_images
 from vislex.data.schemas import caption_dataset
 from vislex.errors import DataError
 
@@ -27,6 +28,7 @@ def load(
     split: str = "train",
     size: int | None = None,
     restval: bool = True,
+    without_refcoco: str | Path | None = None,
 ) -> Dataset:
     """Loads COCO captions from ``dataset_coco.json`` and the image folders ``train2014`` and ``val2014``.
 
@@ -36,6 +38,8 @@ def load(
         split: "train", "val" or "test".
         size: Number of rows, the first ones; None takes all.
         restval: Whether "train" includes Karpathy's ``restval`` (30,504 images of val2014), as papers do.
+        without_refcoco: Folder of RefCOCO/+/g: their val and test images are left out, for a model that is trained on
+            this and tested on those.
 
     Returns:
         Rows ``id`` (the COCO id), ``index``, ``file``, ``captions``; ``image`` when read.
@@ -44,13 +48,20 @@ def load(
         ConfigError, DataError: For an unknown split, missing files, unsafe paths.
     """
     check_task("coco", task)
+    held_out = held_out_images(without_refcoco)
     if root is not None and is_hub_id(root):
+        if held_out:
+            raise DataError("'without_refcoco' needs COCO's ids: give a local folder with dataset_coco.json")
         return load_hub(root, "coco", split=split, size=size)
     folder = local_root("coco", root)
     annotations = find_file(folder, ["dataset_coco.json", "**/dataset_coco.json"], "annotations")
     wanted = {"train", "restval"} if split == "train" and restval else {split}
     finder = ImageFinder(folder, FOLDERS)
-    rows = list(read_karpathy(annotations, "coco", split, wanted, finder))
+    rows = [
+        row
+        for row in read_karpathy(annotations, "coco", split, wanted, finder)
+        if not held_out or int(row["id"]) not in held_out
+    ]
     finder.check(str(annotations))
     return caption_dataset(rows, folder, source=str(annotations), size=size)
 

@@ -6,9 +6,10 @@ source adds); a picklable transform opens ``image`` from ``file`` when a row is 
 
 from __future__ import annotations
 
+import collections
 import itertools
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,7 +19,7 @@ from vislex.data.paths import check_relative, safe_join
 from vislex.errors import ConfigError, DataError, ImageError
 
 if TYPE_CHECKING:
-    from datasets import Dataset
+    from datasets import Dataset, Features
     from PIL.Image import Image
 
 __all__ = [
@@ -29,6 +30,12 @@ __all__ = [
     "caption_dataset",
     "check_columns",
     "drop_bad_images",
+    "most_common",
+    "plain_dataset",
+    "plain_features",
+    "segmentation_dataset",
+    "vqa_dataset",
+    "vqa_row",
 ]
 
 logger = logging.getLogger(__name__)
@@ -119,28 +126,116 @@ def caption_dataset(
     Raises:
         DataError: If there is no row, an id repeats, a path is unsafe, or captions are missing or empty.
     """
-    from datasets import Dataset, Features, List, Value
+    checked = ({**row, "captions": _captions(row["captions"], f"{source}, image {row['id']!r}")} for row in rows)
+    return plain_dataset(checked, root, source=source, size=size)
+
+
+def vqa_dataset(
+    rows: Iterable[Mapping[str, Any]], root: str | Path, *, source: str, size: int | None = None
+) -> Dataset:
+    """Makes a data set of questions from rows of a file.
+
+    Args:
+        rows: ``id``, ``file``, ``question``, ``answers`` (all human answers; empty where they are not published),
+            ``question_type``, and optionally ``answer`` (else the most common one) and further plain columns.
+        root: Folder of the images.
+        source: What an error names.
+        size: Number of rows, the first ones; None takes all.
+
+    Returns:
+        Rows with ``index`` and ``answer`` added, images opened when read.
+
+    Raises:
+        DataError: If there is no row, an id repeats, a path is unsafe, or a question is no text.
+    """
+
+    return plain_dataset((vqa_row(row, source) for row in rows), root, source=source, size=size)
+
+
+def vqa_row(row: Mapping[str, Any], source: str) -> dict[str, Any]:
+    """A checked row of a data set of questions, with ``answer``.
+
+    Raises:
+        DataError: If question, answers or type are no texts, or the question is empty.
+    """
+    texts = [row["question"], row["question_type"], *row["answers"]]
+    if not all(isinstance(text, str) for text in texts) or not row["question"].strip():
+        raise DataError(f"{source}, question {row['id']!r}: question, answers and question_type must be texts")
+    return {"answer": most_common(row["answers"]), **row, "question": row["question"].strip()}
+
+
+def segmentation_dataset(
+    rows: Iterable[Mapping[str, Any]], root: str | Path, *, source: str, size: int | None = None
+) -> Dataset:
+    """Makes a referring segmentation data set from rows of a file.
+
+    Args:
+        rows: ``id``, ``file``, ``expression``, ``segmentation`` (COCO's polygons or run lengths as JSON text),
+            ``height``, ``width``, and further plain columns.
+        root: Folder of the images.
+        source: What an error names.
+        size: Number of rows, the first ones; None takes all.
+
+    Returns:
+        Rows with ``index``; ``image`` and ``mask`` (bool[H, W]) when read.
+
+    Raises:
+        DataError: If there is no row, an id repeats or a path is unsafe.
+    """
+    from vislex.data.coco_masks import OpenMasks
+
+    return plain_dataset(rows, root, source=source, size=size, transform=OpenMasks)
+
+
+def plain_dataset(
+    rows: Iterable[Mapping[str, Any]],
+    root: str | Path,
+    *,
+    source: str,
+    size: int | None = None,
+    transform: Callable[[str], OpenImages] = OpenImages,
+) -> Dataset:
+    """Makes a data set of plain rows with ``id`` and ``file`` whose images are opened when they are read.
+
+    Args:
+        rows: Of one row to the next the same columns: texts, numbers, or lists of texts.
+        root: Folder of the images.
+        source: What an error names.
+        size: Number of rows, the first ones; None takes all.
+        transform: Called with the root, gives what opens a batch.
+
+    Raises:
+        DataError: If there is no row, an id repeats or a path is unsafe.
+    """
+    from datasets import Dataset
 
     listed: list[dict[str, Any]] = []
     seen: set[str] = set()
     for index, row in enumerate(itertools.islice(rows, size)):
         identity = str(row["id"])
-        where = f"{source}, image {identity!r}"
         if identity in seen:
-            raise DataError(f"{source}: image id {identity!r} is there twice; ids must differ")
+            raise DataError(f"{source}: id {identity!r} is there twice; ids must differ")
         seen.add(identity)
-        listed.append(
-            {**row, "id": identity, "index": index, "file": check_relative(str(row["file"]), where)}
-            | {"captions": _captions(row["captions"], where)}
-        )
+        file = check_relative(str(row["file"]), f"{source}, row {identity!r}")
+        listed.append({**row, "id": identity, "index": index, "file": file})
     if not listed:
         raise DataError(f"{source}: no rows for this split")
-    extra = {name: Value("string") for name in listed[0] if name not in ("id", "index", "file", "captions")}
-    features = Features(
-        {"id": Value("string"), "index": Value("int64"), "file": Value("string"), "captions": List(Value("string"))}
-        | extra
-    )
-    return Dataset.from_list(listed, features=features).with_transform(OpenImages(str(Path(root).absolute())))
+    opened = transform(str(Path(root).absolute()))
+    return Dataset.from_list(listed, features=plain_features(listed[0])).with_transform(opened)
+
+
+def plain_features(row: Mapping[str, Any]) -> Features:
+    """The types of plain columns: whole numbers, lists of texts, and texts."""
+    from datasets import Features, List, Value
+
+    kinds: dict[type, Any] = {int: Value("int64"), list: List(Value("string"))}
+    return Features({name: kinds.get(type(value), Value("string")) for name, value in row.items()})
+
+
+def most_common(answers: Iterable[str]) -> str:
+    """The answer given most often, the first of several; "" for none."""
+    counted = collections.Counter(answers).most_common(1)
+    return counted[0][0] if counted else ""
 
 
 def drop_bad_images(dataset: Dataset, *, max_bad_fraction: float = 0.01) -> tuple[Dataset, list[str]]:

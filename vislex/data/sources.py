@@ -32,7 +32,8 @@ def load_suite(
     Args:
         name: A name of ``vislex list suites`` ("openmoji", "coco", "flickr30k", ...), the same with its place behind
             a colon ("coco:/data/coco"), or a folder with ``captions.jsonl``.
-        task: "caption"; the OpenMoji suite also has "vqa", "segmentation" and "images".
+        task: "caption", "vqa", "segmentation" or "images"; an error names those that a data set has. The OpenMoji suite
+            has all four.
         split: Split name: "train", "val", "test", ...
         root: Where stored data lies: a local folder, or a hub id "ORG/NAME".
         bad_images: "raise" when an unreadable image is met, or "skip": open all once now and leave such rows out.

@@ -68,19 +68,29 @@ def finish_run(
     return record
 
 
+OPENMOJI = "OpenMoji and Twemoji drawings (the suite `openmoji-v1`); the weights are CC BY-SA 4.0"
+
+
 def model_card(
-    recipe: str, config: TrainingSettings, figures: dict[str, float], *, summary: str, tags: list[str]
+    recipe: str,
+    config: TrainingSettings,
+    figures: dict[str, float],
+    *,
+    summary: str,
+    tags: list[str],
+    trained_on: str = OPENMOJI,
 ) -> str:
-    """A model card in Markdown with the command, the seed and the figures."""
+    """A model card in Markdown with the command, the seed and the figures; ``trained_on`` also names the licence."""
     record = collect(seed=config.seed)
-    header = {"license": "cc-by-sa-4.0", "library_name": "transformers", "tags": ["vislex", *tags]}
+    licence = {"license": "cc-by-sa-4.0"} if "CC BY-SA 4.0" in trained_on else {}
+    header = {**licence, "library_name": "transformers", "tags": ["vislex", *tags]}
     rows = "\n".join(f"| {name.removeprefix('eval_')} | {value:.4g} |" for name, value in figures.items())
     versions = ", ".join(
         f"{name} {record['packages'][name]}" for name in ("torch", "transformers") if name in record["packages"]
     )
     return (
         f"---\n{yaml.safe_dump(header, sort_keys=False)}---\n\n# {recipe}\n\n{summary}\n\n"
-        f"Trained on OpenMoji and Twemoji drawings (the suite `openmoji-v1`); the weights are CC BY-SA 4.0.\n\n"
+        f"Trained on {trained_on}.\n\n"
         f"```\n{command_line(recipe, config)}\n```\n\nSeed {config.seed}; {versions}; {record['processor']}.\n\n"
         f"| figure | value |\n|---|---|\n{rows}\n"
     )

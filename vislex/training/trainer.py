@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from rich.console import Console
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.data import SequentialSampler
-from transformers import PreTrainedModel, Trainer
+from transformers import PreTrainedModel, Trainer, TrainerCallback
 from transformers.integrations import TensorBoardCallback, is_tensorboard_available
 from transformers.trainer_callback import PrinterCallback
 from transformers.utils import logging as transformers_logging
@@ -47,6 +47,7 @@ class PartTrainer(Trainer):
         loss: Called with the (wrapped) model and the batch, gives float[]; None takes the model's own ``loss``.
         validate: Called with the model in eval mode under autocast every ``eval_every`` steps; gives figures.
         title: Name on the progress bar.
+        callbacks: Further ones, such as what a training keeps beside the model in its checkpoints.
     """
 
     def __init__(
@@ -61,6 +62,7 @@ class PartTrainer(Trainer):
         validate: Validate | None = None,
         title: str = "training",
         console: Console | None = None,
+        callbacks: Sequence[TrainerCallback] = (),
     ) -> None:
         self.settings = settings
         self.folder = Path(output_dir)
@@ -83,7 +85,7 @@ class PartTrainer(Trainer):
         self.model_accepts_loss_kwargs = False  # the decoders take the mean over a batch themselves
         self.ema = EMACallback(model, settings.ema_decay) if settings.ema_decay else None
         self.remove_callback(PrinterCallback)
-        for callback in (self.ema, JsonlCallback(self.folder / "training.jsonl"), ManifestCallback()):
+        for callback in (self.ema, *callbacks, JsonlCallback(self.folder / "training.jsonl"), ManifestCallback()):
             if callback is not None:
                 self.add_callback(callback)
         self.console = console or Console(stderr=True)

@@ -218,15 +218,17 @@ class VisionLanguageModel(CompositeModel, GenerationMixin):
         Raises:
             SpecError: If prompts and images do not fit each other.
         """
+        cache = kwargs.get("cache", kwargs.get("past_key_values"))
+        is_start = cache is None or cache.get_seq_length() == 0
         if inputs_embeds is None:
             if input_ids is None:
                 raise SpecError("give a vision-language model input_ids or inputs_embeds")
             image_inputs = {"spatial_shapes": spatial_shapes, "pixel_attention_mask": pixel_attention_mask}
-            inputs_embeds = self.embed(
-                input_ids, self.see(pixel_values, vision_tokens, vision_mask, n_tokens, **image_inputs)
-            )
-        cache = kwargs.get("cache", kwargs.get("past_key_values"))
-        is_start = cache is None or cache.get_seq_length() == 0
+            vision = self.see(pixel_values, vision_tokens, vision_mask, n_tokens, **image_inputs)
+            if is_start or vision is not None:
+                inputs_embeds = self.embed(input_ids, vision)
+            else:  # a token that was written: it is a word, and every millisecond counts
+                inputs_embeds = self.get_input_embeddings()(input_ids)
         if position_ids is None and attention_mask is not None and is_start:
             position_ids = positions_of(attention_mask)
         mask: Any = attention_mask

@@ -27,6 +27,7 @@ def register() -> None:
     from vislex.captioner_config import CaptionerConfig
     from vislex.captioner_processing import CaptionProcessor
     from vislex.decoders.ladic.codec import LatentCodec, LatentCodecConfig
+    from vislex.metrics.reader import Reader, ReaderConfig
 
     for kind in ("encoders", "decoders"):
         for entry in {entry.target: entry for entry in registry(kind)}.values():
@@ -42,6 +43,8 @@ def register() -> None:
             AutoModel.register(part.config_class, part, exist_ok=True)
     AutoConfig.register(LatentCodecConfig.model_type, LatentCodecConfig, exist_ok=True)
     AutoModel.register(LatentCodecConfig, LatentCodec, exist_ok=True)
+    AutoConfig.register(ReaderConfig.model_type, ReaderConfig, exist_ok=True)
+    AutoModel.register(ReaderConfig, Reader, exist_ok=True)
     AutoConfig.register(CaptionerConfig.model_type, CaptionerConfig, exist_ok=True)
     AutoModel.register(CaptionerConfig, Captioner, exist_ok=True)
     AutoModelForImageTextToText.register(CaptionerConfig, Captioner, exist_ok=True)

@@ -422,6 +422,11 @@ SCORERS: dict[str, Row] = {
     "cider-d@1": ("vislex.metrics.captions:CIDER_D", "CIDEr-D as the official program, without Java", {}),
     "clipscore@1": ("vislex.metrics.clipscore:CLIPSCORE", "image and caption under CLIP; local weights", {}),
     "diversity@1": ("vislex.metrics.diversity:DIVERSITY", "distinct n-grams, vocabulary, length, novelty", {}),
+    "factor-accuracy@1": (
+        "vislex.metrics.factors:FACTOR_ACCURACY",
+        "what the reader reads from images against the suite's true factors",
+        {},
+    ),
     "meteor@1": ("vislex.metrics.java:METEOR", "METEOR 1.5 through pycocoevalcap; needs Java", {}),
     "refclipscore@1": ("vislex.metrics.clipscore:REFCLIPSCORE", "CLIPScore joined with the references", {}),
     "rouge-l@1": ("vislex.metrics.captions:ROUGE_L", "ROUGE-L as the official program, without Java", {}),
@@ -447,6 +452,11 @@ RECIPES: dict[str, Row] = {
     "ladic_few_step": (
         "vislex.recipes.ladic_few_step:RECIPE",
         "a trained LaDiC captioner in one to four evaluations: multistep consistency distillation",
+        {},
+    ),
+    "reader": (
+        "vislex.recipes.reader:RECIPE",
+        "the reader of the suite's factors from images: an instrument for images that a model drew",
         {},
     ),
     "siglip_pretrain": (

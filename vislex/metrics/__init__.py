@@ -9,6 +9,7 @@ _PUBLIC = {
     "PairedInterval": "statistics",
     "bootstrap_bleu": "statistics",
     "exact_binomial_interval": "statistics",
+    "load_reader": "reader",
     "paired_bootstrap": "statistics",
     "paired_ratio": "statistics",
     "score_bert": "bertscore",
@@ -16,6 +17,7 @@ _PUBLIC = {
     "score_captions_per_image": "captions",
     "score_clip": "clipscore",
     "score_diversity": "diversity",
+    "score_factors": "factors",
     "score_java": "java",
     "verdict": "statistics",
 }

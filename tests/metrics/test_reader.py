@@ -15,8 +15,8 @@ from vislex.data.openmoji.manifest import nouns
 from vislex.data.openmoji.scenes import sample_scene
 from vislex.errors import CheckpointError, ConfigError, DataError
 from vislex.metrics.factors import FACTORS, score_factors
-from vislex.metrics.reader import Reader, ReaderConfig, ReaderOutput, load_reader
-from vislex.metrics.reader_targets import BACKGROUNDS, SIZES, factor_targets, reader_loss, readings
+from vislex.metrics.reader import Reader, ReaderConfig, load_reader
+from vislex.metrics.reader_targets import BACKGROUNDS, SIZES, ReaderOutput, factor_targets, reader_loss, readings
 
 TINY = {"image_size": 16, "stem_channels": [8, 8], "hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
 CONCEPTS = list(nouns("core"))
@@ -50,25 +50,27 @@ def test_a_certain_output_reads_the_true_factors_at_no_loss() -> None:
 @pytest.mark.parametrize("name", ["concept", "size", "artist", "measures", "background", "shade"])
 def test_every_part_of_the_output_is_trained(name: str) -> None:
     output, targets = perfect()
-    output[name] = torch.zeros_like(output[name], requires_grad=True)
+    flat = torch.zeros_like(getattr(output, name), requires_grad=True)
+    setattr(output, name, flat)
     loss = reader_loss(output, targets)
     assert loss > 0.1
     loss.backward()
-    assert output[name].grad.abs().sum() > 0
+    assert flat.grad is not None
+    assert flat.grad.abs().sum() > 0
 
 
 def test_places_without_an_object_train_the_concept_alone() -> None:
     output, targets = perfect()
     empty = targets["concept"] == 0
-    output["size"][empty], output["measures"][empty] = 50.0, 9.0
+    output.size[empty], output.measures[empty] = 50.0, 9.0
     assert reader_loss(output, targets) < 1e-6
 
 
 def test_at_least_one_and_at_most_four_objects_are_read() -> None:
     output, _ = perfect()
-    output["concept"] = torch.zeros_like(output["concept"])
-    output["concept"][0, :, 0] = 10.0
-    output["concept"][0, 5, 3] = 5.0  # nothing is likelier everywhere; place 5 is the least empty
+    output.concept = torch.zeros_like(output.concept)
+    output.concept[0, :, 0] = 10.0
+    output.concept[0, 5, 3] = 5.0  # nothing is likelier everywhere; place 5 is the least empty
     read = readings(output, CONCEPTS)
     assert [(item["concept"], item["position"]) for item in read[0]["objects"]] == [(CONCEPTS[2], "right")]
     assert read[0]["objects"][0]["confidence"] < 0.5
@@ -95,8 +97,8 @@ def test_a_folder_gives_the_same_reader(reader: Reader, tmp_path: Path) -> None:
     reader.save_pretrained(tmp_path)
     again = load_reader(tmp_path)
     assert again.config.concepts == CONCEPTS
-    for name, value in expected.items():
-        assert torch.equal(again(pixels)[name], value), name
+    for name, value in vars(expected).items():
+        assert torch.equal(getattr(again(pixels), name), value), name
     import vislex.auto  # noqa: F401
 
     assert isinstance(AutoModel.from_pretrained(tmp_path), Reader)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,14 +18,13 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 from transformers import PreTrainedConfig, PreTrainedModel, SiglipImageProcessor
 from transformers.image_utils import PILImageResampling
-from transformers.utils import ModelOutput
 
 from vislex.encoders.base import mark_initialized
 from vislex.errors import CheckpointError, ConfigError
 from vislex.hub import check_folder, shipped
-from vislex.metrics.reader_targets import ARTISTS, BACKGROUNDS, MEASURES, POSITIONS, SIZES, readings
+from vislex.metrics.reader_targets import ARTISTS, BACKGROUNDS, MEASURES, POSITIONS, SIZES, ReaderOutput, readings
 
-__all__ = ["Reader", "ReaderConfig", "ReaderOutput", "load_reader"]
+__all__ = ["Reader", "ReaderConfig", "load_reader"]
 
 
 class ReaderConfig(PreTrainedConfig):
@@ -54,27 +52,6 @@ class ReaderConfig(PreTrainedConfig):
     num_hidden_layers: int = 4
     num_attention_heads: int = 4
     mlp_ratio: float = 3.0
-
-
-@dataclass
-class ReaderOutput(ModelOutput):
-    """What a reader says; P = 9 places in the order of ``POSITIONS``.
-
-    Attributes:
-        concept: Logits float[B, P, 1 + C], the first of "nothing is here".
-        size: Logits float[B, P, 3].
-        artist: Logits float[B, P, 2].
-        measures: x, y, scale, rotation and hue in the units of ``MEASURES``, float[B, P, 5].
-        background: Logits float[B, 8].
-        shade: Background colour in [0, 1], float[B, 3].
-    """
-
-    concept: Tensor | None = None
-    size: Tensor | None = None
-    artist: Tensor | None = None
-    measures: Tensor | None = None
-    background: Tensor | None = None
-    shade: Tensor | None = None
 
 
 class Reader(PreTrainedModel):

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
-import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -16,11 +16,9 @@ from vislex.data.openmoji.lexicon import SIZES as SCALES
 from vislex.data.openmoji.scenes import MAX_HUE_SHIFT, MAX_ROTATION
 from vislex.errors import DataError
 
-if TYPE_CHECKING:
-    from vislex.metrics.reader import ReaderOutput
-
 __all__ = [
-    "ARTISTS", "BACKGROUNDS", "MEASURES", "POSITIONS", "SIZES", "factor_targets", "reader_loss", "readings",
+    "ARTISTS", "BACKGROUNDS", "MEASURES", "POSITIONS", "SIZES", "ReaderOutput", "factor_targets", "reader_loss",
+    "readings",
 ]  # fmt: skip
 
 POSITIONS = tuple(CELLS)
@@ -31,6 +29,27 @@ ARTISTS = ("openmoji", "twemoji")
 MEASURES: dict[str, float] = {"x": 1.0, "y": 1.0, "scale": 1.0, "rotation": MAX_ROTATION, "hue": MAX_HUE_SHIFT}
 MOST_OBJECTS = 4
 _BETA = 0.05  # of the smooth L1 loss: beyond it, errors count linearly
+
+
+@dataclass
+class ReaderOutput:
+    """What a reader says; P = 9 places in the order of ``POSITIONS``.
+
+    Attributes:
+        concept: Logits float[B, P, 1 + C], the first of "nothing is here".
+        size: Logits float[B, P, 3].
+        artist: Logits float[B, P, 2].
+        measures: x, y, scale, rotation and hue in the units of ``MEASURES``, float[B, P, 5].
+        background: Logits float[B, 8].
+        shade: Background colour in [0, 1], float[B, 3].
+    """
+
+    concept: Tensor
+    size: Tensor
+    artist: Tensor
+    measures: Tensor
+    background: Tensor
+    shade: Tensor
 
 
 def factor_targets(factors: Sequence[Mapping[str, Any]], concepts: Sequence[str]) -> dict[str, np.ndarray]:
@@ -78,8 +97,6 @@ def reader_loss(output: ReaderOutput, targets: Mapping[str, Tensor]) -> Tensor:
         output: Of a reader.
         targets: Of ``factor_targets``, as tensors.
     """
-    assert output.concept is not None and output.size is not None and output.artist is not None
-    assert output.measures is not None and output.background is not None and output.shade is not None
     concept = targets["concept"]
     there = concept > 0  # [B, P]
     n_objects = there.sum().clamp(min=1)
@@ -97,7 +114,6 @@ def readings(output: ReaderOutput, concepts: Sequence[str], suite: str | None = 
     An object is read where "something" is likelier than "nothing": at least from the likeliest place, at most from
     four. Its name is the likeliest of all names.
     """
-    assert output.concept is not None and output.measures is not None
     probabilities = output.concept.float().softmax(dim=-1)
     something = (1 - probabilities[..., 0]).cpu().numpy()  # [B, P]
     names = probabilities[..., 1:].argmax(dim=-1).cpu().numpy()
@@ -105,7 +121,6 @@ def readings(output: ReaderOutput, concepts: Sequence[str], suite: str | None = 
         getattr(output, name).argmax(dim=-1).cpu().numpy() for name in ("size", "artist", "background")
     )
     measures = output.measures.float().cpu().numpy() * np.array(list(MEASURES.values()))
-    assert output.shade is not None
     shades = (output.shade.float().clamp(0, 1) * 255).round().cpu().numpy()
     records = []
     for i in range(len(something)):

@@ -427,10 +427,33 @@ SCORERS: dict[str, Row] = {
         "what the reader reads from images against the suite's true factors",
         {},
     ),
+    "feature-cosine@1": (
+        "vislex.metrics.reconstruction:FEATURE_COSINE",
+        "image and original under a feature extractor",
+        {},
+    ),
+    "frechet-distance@1": (
+        "vislex.metrics.distances:FRECHET",
+        "Frechet distance of two sets of images; FID on Inception",
+        {},
+    ),
+    "inception-score@1": (
+        "vislex.metrics.distances:INCEPTION",
+        "variety and certainty by classes; IS on Inception",
+        {},
+    ),
+    "kernel-distance@1": (
+        "vislex.metrics.distances:KERNEL",
+        "unbiased kernel distance of two sets; KID on Inception",
+        {},
+    ),
     "meteor@1": ("vislex.metrics.java:METEOR", "METEOR 1.5 through pycocoevalcap; needs Java", {}),
+    "psnr@1": ("vislex.metrics.reconstruction:PSNR", "peak signal-to-noise ratio of images and originals", {}),
     "refclipscore@1": ("vislex.metrics.clipscore:REFCLIPSCORE", "CLIPScore joined with the references", {}),
+    "retrieval-top1@1": ("vislex.metrics.reconstruction:RETRIEVAL", "is the nearest of all originals its own", {}),
     "rouge-l@1": ("vislex.metrics.captions:ROUGE_L", "ROUGE-L as the official program, without Java", {}),
     "spice@1": ("vislex.metrics.java:SPICE", "SPICE through pycocoevalcap; needs Java and CoreNLP", {}),
+    "ssim@1": ("vislex.metrics.reconstruction:SSIM", "structural similarity of images and originals", {}),
     "scene-f1@1": (
         "vislex.metrics.scene:score_scenes",
         "captions read back and checked against the suite's factors",

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import random
 import re
 import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["HF_DATASETS_OFFLINE"] = "1"
@@ -76,3 +80,15 @@ def _seeded() -> None:
     if torch := sys.modules.get("torch"):
         torch.manual_seed(0)
         torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
+
+
+@pytest.fixture(scope="session")
+def tiny_t2i() -> Callable[..., Any]:
+    """``build`` of tests/tiny_t2i.py: a text-to-image model of a family by name."""
+    spec = importlib.util.spec_from_file_location("tiny_t2i", Path(__file__).with_name("tiny_t2i.py"))
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    build: Callable[..., Any] = module.build
+    return build

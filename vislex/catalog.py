@@ -416,6 +416,44 @@ DECODERS: dict[str, Row] = {
     ),
 }
 
+T2I: dict[str, Row] = {
+    "deepfloyd-if": (
+        "vislex.diffusion.t2i.deepfloyd_if:DeepFloydIF",
+        "DeepFloyd IF-I: T5, 64 x 64 pixels",
+        {"pipelines": ("IFPipeline",)},
+    ),
+    "flux": (
+        "vislex.diffusion.t2i.flux:Flux",
+        "FLUX.1 dev and schnell: T5 and a pooled CLIP vector, flow",
+        {"pipelines": ("FluxPipeline",)},
+    ),
+    "pixart": (
+        "vislex.diffusion.t2i.pixart:PixArt",
+        "PixArt-alpha and PixArt-Sigma: T5; also on pixels, without an autoencoder",
+        {"pipelines": ("PixArtAlphaPipeline", "PixArtSigmaPipeline")},
+    ),
+    "sana": (
+        "vislex.diffusion.t2i.sana:Sana",
+        "Sana: Gemma 2, deeply compressed latents, flow",
+        {"pipelines": ("SanaPipeline",)},
+    ),
+    "stable-diffusion": (
+        "vislex.diffusion.t2i.stable_diffusion:StableDiffusion",
+        "Stable Diffusion 1.x and 2.x: CLIP, U-Net",
+        {"pipelines": ("StableDiffusionPipeline",)},
+    ),
+    "stable-diffusion-3": (
+        "vislex.diffusion.t2i.stable_diffusion_3:StableDiffusion3",
+        "Stable Diffusion 3 and 3.5: two CLIPs and T5, flow",
+        {"pipelines": ("StableDiffusion3Pipeline",)},
+    ),
+    "stable-diffusion-xl": (
+        "vislex.diffusion.t2i.stable_diffusion_xl:StableDiffusionXL",
+        "SDXL: two CLIPs, U-Net",
+        {"pipelines": ("StableDiffusionXLPipeline",)},
+    ),
+}
+
 SCORERS: dict[str, Row] = {
     "bertscore@1": ("vislex.metrics.bertscore:BERTSCORE", "greedy matching of BERT states; local weights", {}),
     "bleu@1": ("vislex.metrics.captions:BLEU", "BLEU-1 to BLEU-4 as the official program, without Java", {}),
@@ -511,6 +549,7 @@ CATALOG: dict[str, dict[str, Row]] = {
     "encoders": ENCODERS,
     "connectors": CONNECTORS,
     "decoders": DECODERS,
+    "t2i": T2I,
     "scorers": SCORERS,
     "recipes": RECIPES,
     "suites": SUITES,

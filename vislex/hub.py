@@ -73,7 +73,10 @@ def shipped(name: str) -> Path:
 
 def shipped_models(pattern: str = "*") -> dict[str, Path]:
     """Folders of the models that vislex ships, by name, for a glob pattern ("captioner-*")."""
-    return {file.parent.name: file.parent for file in sorted(weights_folder().glob(f"{pattern}/config.json"))}
+    found = [
+        file for name in ("config.json", "model_index.json") for file in weights_folder().glob(f"{pattern}/{name}")
+    ]
+    return {file.parent.name: file.parent for file in sorted(found)}
 
 
 def weights_folder() -> Path:

@@ -1,1 +1,1 @@
-"""Diffusion of continuous tokens: noise schedules and samplers, whatever the tokens stand for."""
+"""Diffusion: noise schedules and samplers of continuous tokens, and frozen text-to-image models."""

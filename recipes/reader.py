@@ -82,7 +82,6 @@ def run(config: ReaderRecipeConfig) -> Path:
         The output folder: a ``Reader`` in bf16 with its image processor and card, ``training.jsonl``, ``run.json``.
     """
     output = start_run("reader", config)
-    set_seed(config.seed)
     sizes = [len(part) for part in np.array_split(np.arange(config.train_size), len(SPLITS))]
     parts = [_suite(config, split, n, config.data_seed) for split, n in zip(SPLITS, sizes, strict=True)]
     plain = concatenate_datasets([part.with_format(None) for part in parts])
@@ -93,6 +92,7 @@ def run(config: ReaderRecipeConfig) -> Path:
     images = cached_images(train, config.image_size, **cached)
     held_out = {split: _suite(config, split, config.val_size, 0) for split in ("val", *SPLITS[1:])}
 
+    set_seed(config.seed)  # here: rendering draws random numbers too, unless the images are cached
     reader = Reader(
         ReaderConfig(
             concepts=concepts,

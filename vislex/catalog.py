@@ -525,6 +525,11 @@ RECIPES: dict[str, Row] = {
         "a small text-aligned encoder: SigLIP from scratch on the OpenMoji suite",
         {},
     ),
+    "t2i_pretrain": (
+        "vislex.recipes.t2i_pretrain:RECIPE",
+        "a small text-to-image model from scratch: diffusers' PixArt transformer and a T5 on pixels",
+        {},
+    ),
 }
 
 SUITES: dict[str, Row] = {

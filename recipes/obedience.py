@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from vislex.data.sources import load_suite
+from vislex.diffusion.guidance import generate, text_free_guidance
 from vislex.diffusion.t2i import TextToImage
 from vislex.errors import ConfigError
 from vislex.metrics.factors import FACTORS, score_factors_per_image
@@ -68,26 +69,18 @@ def draw_images(
         prompts: Texts.
         guidance_scale: Of classifier-free guidance against the empty prompt; 1 is none.
         num_inference_steps: Steps of the model's own scheduler.
-        seed: Of the start noise; image i has its own, whatever the batches.
+        seed: The start noise of image i is drawn from ``seed + i``.
         batch_size: Images a call.
     """
     if not prompts:
         raise ConfigError("there are no prompts to draw")
-    pipeline = t2i.pipeline()
-    empty = t2i.condition([""])
+    empty = t2i.condition("")
     made = []
     for start in range(0, len(prompts), batch_size):
         texts = list(prompts[start : start + batch_size])
-        generators = [torch.Generator().manual_seed(seed * 1_000_003 + start + i) for i in range(len(texts))]
-        output = pipeline(
-            **t2i.call_arguments()
-            | t2i.prompt_arguments(t2i.condition(texts))
-            | t2i.prompt_arguments(empty.expand(len(texts)), negative=True)
-            | {t2i.guidance_argument: guidance_scale},
-            num_inference_steps=num_inference_steps,
-            generator=generators,
-        )
-        made.append(t2i.images_of(output).cpu())
+        branches = text_free_guidance(t2i.condition(texts), None, 1.0, empty=empty, guidance=guidance_scale)
+        seeds = range(seed + start, seed + start + len(texts))
+        made.append(generate(t2i, branches, seeds=seeds, num_inference_steps=num_inference_steps).cpu())
     return torch.cat(made)
 
 

@@ -35,6 +35,7 @@ RANKS: dict[str, int] = {
     "vislex.captioner_config": 5,
     "vislex.captioner_processing": 5,
     "vislex.vilex": 5,
+    "vislex.vilex_config": 5,
     "vislex.importers": 6,
     "vislex.training": 6,
     "vislex.adapters": 7,

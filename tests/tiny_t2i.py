@@ -234,7 +234,7 @@ def sana() -> dict[str, Any]:
             cross_attention_head_dim=8,
             cross_attention_dim=16,
             caption_channels=20,
-            sample_size=8,
+            sample_size=16,
             timestep_scale=0.5,
         ),
         "vae": diffusers.AutoencoderDC(

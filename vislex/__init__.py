@@ -14,6 +14,7 @@ _PUBLIC = {
     "Captioner": "vislex.captioner",
     "EncoderSpec": "vislex.specs",
     "Grid": "vislex.specs",
+    "ViLex": "vislex.vilex",
     "VisionTokens": "vislex.specs",
     "VislexError": "vislex.errors",
     "create_decoder": "vislex.decoders.factory",
@@ -25,6 +26,8 @@ _PUBLIC = {
     "list_recipes": "vislex.listing",
     "list_scorers": "vislex.listing",
     "list_suites": "vislex.listing",
+    "list_t2i": "vislex.listing",
+    "load_t2i": "vislex.diffusion.t2i",
 }
 _MODULES = ("data", "metrics")
 

@@ -22,12 +22,14 @@ logger = logging.getLogger(__name__)
 
 @functools.cache
 def register() -> None:
-    """Registers every encoder and decoder of the catalog and of installed plug-ins, and the captioner."""
+    """Registers every encoder and decoder of the catalog and of installed plug-ins, the captioner and ViLex."""
     from vislex.captioner import Captioner
     from vislex.captioner_config import CaptionerConfig
     from vislex.captioner_processing import CaptionProcessor
     from vislex.decoders.ladic.codec import LatentCodec, LatentCodecConfig
     from vislex.metrics.reader import Reader, ReaderConfig
+    from vislex.vilex import ViLex
+    from vislex.vilex_config import ViLexConfig
 
     for kind in ("encoders", "decoders"):
         for entry in {entry.target: entry for entry in registry(kind)}.values():
@@ -45,6 +47,8 @@ def register() -> None:
     AutoModel.register(LatentCodecConfig, LatentCodec, exist_ok=True)
     AutoConfig.register(ReaderConfig.model_type, ReaderConfig, exist_ok=True)
     AutoModel.register(ReaderConfig, Reader, exist_ok=True)
+    AutoConfig.register(ViLexConfig.model_type, ViLexConfig, exist_ok=True)
+    AutoModel.register(ViLexConfig, ViLex, exist_ok=True)
     AutoConfig.register(CaptionerConfig.model_type, CaptionerConfig, exist_ok=True)
     AutoModel.register(CaptionerConfig, Captioner, exist_ok=True)
     AutoModelForImageTextToText.register(CaptionerConfig, Captioner, exist_ok=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,15 +16,16 @@ from transformers import AutoModel, GenerationConfig, GenerationMixin, PreTraine
 
 from vislex.captioner_config import CaptionerConfig
 from vislex.captioner_processing import CaptionProcessor
+from vislex.data.images import image_batches
 from vislex.decoders.base import CaptionDecoder, CaptionDecoderOutput
 from vislex.decoders.factory import create_decoder
 from vislex.decoders.infill import parse_template
 from vislex.decoders.trace import CaptionStep, caption_steps
-from vislex.encoders.base import VisionEncoder
+from vislex.encoders.base import VisionEncoder, kept_attention
 from vislex.encoders.factory import create_encoder, rebuild_encoder
 from vislex.encoders.sources import is_untrained
 from vislex.errors import CheckpointError, ConfigError, SpecError
-from vislex.hub import check_folder, model_card
+from vislex.hub import model_card, open_checkpoint
 from vislex.specs import VisionTokens
 from vislex.text import load_tokenizer
 
@@ -142,12 +143,8 @@ class Captioner(PreTrainedModel, GenerationMixin):
                 f"the tokenizer has {len(tokenizer)} entries, the decoder {decoder.config.vocab_size}; create the "
                 "decoder with this tokenizer"
             )
-        # A composite config resets the attention implementation of the sub-configs it is given.
-        models = [m for part in (encoder, decoder) for m in part.modules() if isinstance(m, PreTrainedModel)]
-        implementations = [model.config._attn_implementation for model in models]
-        config = CaptionerConfig(encoder_config=encoder.config, decoder_config=decoder.config)
-        for model, implementation in zip(models, implementations, strict=True):
-            model.config._attn_implementation_internal = implementation
+        with kept_attention(encoder, decoder):
+            config = CaptionerConfig(encoder_config=encoder.config, decoder_config=decoder.config)
         captioner = cls(config, encoder, decoder)
         captioner.processor = CaptionProcessor(
             create_image_processor(encoder.spec), tokenizer, max_length=decoder.config.max_length
@@ -268,7 +265,7 @@ class Captioner(PreTrainedModel, GenerationMixin):
         """
         captions: list[Caption] = []
         with self._captioning() as processor:
-            for batch in _batches(images, batch_size):
+            for batch in image_batches(images, batch_size):
                 start = time.perf_counter()
                 inputs = processor(batch).to(self.device)
                 indices = torch.arange(len(captions), len(captions) + len(batch))
@@ -308,7 +305,7 @@ class Captioner(PreTrainedModel, GenerationMixin):
         with self._captioning() as processor:
             tokenizer = processor.tokenizer
             given = iter(itertools.repeat(templates) if isinstance(templates, str) else templates)
-            for batch in _batches(images, batch_size):
+            for batch in image_batches(images, batch_size):
                 texts = list(itertools.islice(given, len(batch)))
                 if len(texts) < len(batch):
                     raise ConfigError("there are more images than templates; give one template, or one for each image")
@@ -397,25 +394,11 @@ class Captioner(PreTrainedModel, GenerationMixin):
         """
         import vislex.auto  # noqa: F401
 
-        if Path(pretrained_model_name_or_path).is_dir():
-            check_folder(pretrained_model_name_or_path)
         wants_info = kwargs.pop("output_loading_info", False)
-        kwargs.pop("trust_remote_code", None)
         kwargs.setdefault("dtype", torch.float32)
-        try:
-            with torch.random.fork_rng(devices=[]):  # transformers draws what it does not find, before it is replaced
-                captioner, info = super().from_pretrained(
-                    pretrained_model_name_or_path, *args, output_loading_info=True, use_safetensors=True, **kwargs
-                )
-        except OSError as error:
-            raise CheckpointError(
-                f"no captioner can be read from '{pretrained_model_name_or_path}': {str(error).splitlines()[0]}"
-            ) from error
-        if missing := sorted(info["missing_keys"]):
-            raise CheckpointError(
-                f"'{pretrained_model_name_or_path}' is incomplete: {len(missing)} weights are missing, "
-                f"the first is {missing[0]}"
-            )
+        load = super().from_pretrained
+        with torch.random.fork_rng(devices=[]):  # transformers draws what it does not find, before it is replaced
+            captioner, info = open_checkpoint(load, pretrained_model_name_or_path, *args, what="captioner", **kwargs)
         if captioner.config.saved_by_reference("encoder"):
             captioner._load_referenced_encoder()
         captioner.processor = CaptionProcessor.from_pretrained(pretrained_model_name_or_path, trust_remote_code=False)
@@ -466,19 +449,3 @@ class Captioner(PreTrainedModel, GenerationMixin):
 
 def _given(**inputs: Any) -> dict[str, Any]:
     return {name: value for name, value in inputs.items() if value is not None}
-
-
-def _batches(images: Any, batch_size: int) -> Iterator[list[Any]]:
-    """Opened images, some at a time; one image is a batch of its own."""
-    single = isinstance(images, str | Path) or not isinstance(images, Iterable) or getattr(images, "ndim", 4) == 3
-    queue = iter([images] if single else images)
-    while batch := list(itertools.islice(queue, batch_size)):
-        yield [_open(image) for image in batch]
-
-
-def _open(image: Any) -> Any:
-    if not isinstance(image, str | Path):
-        return image
-    from vislex.data.images import load_image
-
-    return load_image(image)

@@ -16,6 +16,7 @@ _TIMM = "vislex.encoders.timm:TimmEncoder"
 _HF = "vislex.encoders.hf:HFEncoder"
 _VAE = "vislex.encoders.vae:VaeEncoder"
 _FUSED = "vislex.encoders.fused:FusedEncoder"
+_VILEX = "vislex.encoders.vilex:ViLexEncoder"
 
 _HALF = {"mean": (0.5, 0.5, 0.5), "std": (0.5, 0.5, 0.5)}
 _IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
@@ -126,6 +127,7 @@ ENCODERS: dict[str, Row] = {
     "timm:": (_TIMM, "any timm backbone: timm:vit_small_patch16_224, timm:convnext_tiny.in12k_ft_in1k, ...", {}),
     "hf:": (_HF, "a transformers vision tower: hf:ORG/REPO or hf:DIR; also a saved vislex encoder", {}),
     "vae:": (_VAE, "latents of a diffusers autoencoder: vae:ORG/REPO or vae:DIR", {}),
+    "vilex:": (_VILEX, "a ViLex encoder with its pooling at any budget of tokens: vilex:DIR, vilex:ORG/REPO", {}),
     "fused:": (_FUSED, "several encoders side by side on the channels: fused:A+B", {}),
     # The last stage: it recognises 43 % of 250 drawings by another artist's (the 8x8 map before it 27 %), and a linear
     # probe names 90 % of the objects in scenes of two (82 %).

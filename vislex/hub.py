@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ __all__ = [
     "check_folder",
     "drop_unknown_keys",
     "model_card",
+    "open_checkpoint",
     "shipped",
     "shipped_models",
     "weights_folder",
@@ -224,7 +225,48 @@ def _is_encoder_name(value: str) -> bool:
     return value.partition(":")[0] + ":" in registry("encoders")
 
 
-def model_card(title: str, facts: Mapping[str, Any], usage: str, notes: str = "") -> str:
+def open_checkpoint(
+    load: Callable[..., Any], location: str | Path, *args: Any, what: str, **kwargs: Any
+) -> tuple[Any, dict[str, Any]]:
+    """Opens a saved model by its class's ``from_pretrained``: safetensors, checked configs, no code, nothing missing.
+
+    Args:
+        load: ``from_pretrained`` of transformers.
+        location: Folder or hub id.
+        *args: See there.
+        what: What an error calls the model.
+        **kwargs: See there.
+
+    Returns:
+        The model and transformers' loading info.
+
+    Raises:
+        CheckpointError: If it cannot be read, carries what no checkpoint may, or lacks weights.
+    """
+    if Path(location).is_dir():
+        check_folder(location)
+    kwargs.pop("trust_remote_code", None)
+    try:
+        model, info = load(location, *args, output_loading_info=True, use_safetensors=True, **kwargs)
+    except OSError as error:
+        raise CheckpointError(f"no {what} can be read from '{location}': {str(error).splitlines()[0]}") from error
+    if missing := sorted(info["missing_keys"]):
+        raise CheckpointError(
+            f"'{location}' is incomplete: {len(missing)} weights are missing, the first is {missing[0]}"
+        )
+    return model, info
+
+
+def model_card(
+    title: str,
+    facts: Mapping[str, Any],
+    usage: str,
+    notes: str = "",
+    *,
+    task: str = "image-text-to-text",
+    tags: Sequence[str] = ("image-captioning",),
+    library: str = "vislex",
+) -> str:
     """README.md of a saved model.
 
     Args:
@@ -232,10 +274,14 @@ def model_card(title: str, facts: Mapping[str, Any], usage: str, notes: str = ""
         facts: Lines of the table.
         usage: Python that loads and calls the model.
         notes: Markdown under the table: data, recipe, figures, licence.
+        task: The hub's name of what the model does.
+        tags: The hub's tags, besides "vislex".
+        library: The library that opens it.
     """
+    listed = "\n".join(f"- {tag}" for tag in ("vislex", *tags))
     rows = "\n".join(f"| {name} | {value} |" for name, value in facts.items())
     return (
-        "---\nlibrary_name: vislex\npipeline_tag: image-text-to-text\ntags:\n- vislex\n- image-captioning\n---\n"
+        f"---\nlibrary_name: {library}\npipeline_tag: {task}\ntags:\n{listed}\n---\n"
         f"# {title}\n\n| | |\n|---|---|\n{rows}\n\n{notes.strip()}{chr(10) * 2 if notes.strip() else ''}"
         f"```python\n{usage.strip()}\n```\n"
     )

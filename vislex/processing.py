@@ -49,9 +49,10 @@ def create_image_processor(spec: EncoderSpec) -> BaseImageProcessor:
     }
     height, width = spec.image_size
     if spec.resize == "native":
-        if not spec.variable_length or spec.patch_size is None:
+        patches = spec.n_tokens if spec.variable_length else spec.max_patches
+        if patches is None or spec.patch_size is None:
             raise SpecError("resize 'native' needs an encoder of variable length with patches; use 'squash' or 'pad'")
-        return Siglip2ImageProcessor(patch_size=spec.patch_size, max_num_patches=spec.n_tokens, **shared)
+        return Siglip2ImageProcessor(patch_size=spec.patch_size, max_num_patches=patches, **shared)
     if spec.resize == "pad":
         return SiglipImageProcessor(
             size={"max_height": height, "max_width": width},

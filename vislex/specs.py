@@ -51,6 +51,8 @@ class EncoderSpec:
         interpolation: "nearest", "bilinear", "bicubic" or "lanczos".
         resize: "squash" to ``image_size``, "pad" to keep the aspect ratio, or "native" to keep it without padding.
             None of them ever crops.
+        max_patches: Most patches that the image processor gives, where that is not ``n_tokens``: an encoder that pools
+            patches of "native" images into a fixed number of tokens.
     """
 
     dim: int
@@ -64,6 +66,7 @@ class EncoderSpec:
     variable_length: bool = False
     interpolation: str = "bicubic"
     resize: str = "squash"
+    max_patches: int | None = None
 
     def __post_init__(self) -> None:
         if self.grid is not None:
@@ -112,6 +115,8 @@ class EncoderSpec:
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values; ``from_dict`` reads them back."""
         values = dataclasses.asdict(self)
+        if self.max_patches is None:
+            del values["max_patches"]
         return {key: list(value) if isinstance(value, tuple) else value for key, value in values.items()}
 
     @classmethod

@@ -9,11 +9,13 @@ from __future__ import annotations
 import functools
 import glob
 import io
+import itertools
 import re
 import struct
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
@@ -28,7 +30,9 @@ __all__ = [
     "MAX_PIXELS",
     "decode_image",
     "expand_images",
+    "image_batches",
     "load_image",
+    "open_images",
 ]
 
 FORMATS = ("PNG", "JPEG", "MPO", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF")
@@ -116,6 +120,19 @@ def decode_image(
     except _BROKEN as error:
         reason = " ".join(str(error).split()) or type(error).__name__
         raise ImageError(f"'{name}' is truncated or damaged ({reason}); fetch or export it again") from error
+
+
+def open_images(images: Any) -> list[Any]:
+    """One image or many as a list; files are read as by ``load_image``, PIL images and arrays are left as they are."""
+    return next(image_batches(images, None), [])
+
+
+def image_batches(images: Any, batch_size: int | None) -> Iterator[list[Any]]:
+    """Opened images (see ``open_images``), ``batch_size`` at a time; one image is a batch of its own."""
+    single = isinstance(images, str | Path) or not isinstance(images, Iterable) or getattr(images, "ndim", 4) == 3
+    queue = iter([images] if single else images)
+    while batch := list(itertools.islice(queue, batch_size)):
+        yield [load_image(image) if isinstance(image, str | Path) else image for image in batch]
 
 
 def expand_images(paths: Iterable[str | Path]) -> list[Path]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from torch import Tensor, nn
@@ -15,6 +17,7 @@ __all__ = [
     "VisionEncoderConfig",
     "check_variant",
     "flatten_map",
+    "kept_attention",
     "mark_initialized",
     "pair",
 ]
@@ -112,6 +115,16 @@ def mark_initialized(model: nn.Module) -> None:
     """Tells transformers that every module of ``model`` holds the weights it should hold."""
     for module in model.modules():
         module._is_hf_initialized = True
+
+
+@contextmanager
+def kept_attention(*parts: nn.Module) -> Iterator[None]:
+    """While open, configs may be nested into a new one, which resets their attention implementation."""
+    models = [module for part in parts for module in part.modules() if isinstance(module, PreTrainedModel)]
+    implementations = [model.config._attn_implementation for model in models]
+    yield
+    for model, implementation in zip(models, implementations, strict=True):
+        model.config._attn_implementation_internal = implementation
 
 
 def flatten_map(features: Tensor) -> Tensor:

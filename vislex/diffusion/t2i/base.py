@@ -24,7 +24,7 @@ from vislex.diffusion.soft_tokens import Order, TextInputs, TextReader
 from vislex.errors import ConfigError, SpecError, did_you_mean
 from vislex.modules.digest import values_digest
 
-__all__ = ["Condition", "TextToImage"]
+__all__ = ["Condition", "TextToImage", "merge_arguments", "to_dtype"]
 
 
 @dataclass(frozen=True)
@@ -197,6 +197,11 @@ class TextToImage(nn.Module):
         return found
 
     @property
+    def target_channels(self) -> int | None:
+        """Channels of the denoiser's output that are the prediction; behind them may stand a learned variance."""
+        return int(self.denoiser.config.in_channels)
+
+    @property
     def widths(self) -> tuple[int, ...]:
         """Width of a word embedding of each text encoder."""
         return tuple(text.width for text in self.texts)
@@ -269,12 +274,12 @@ class TextToImage(nn.Module):
         Returns:
             float[B, C, h, w] of the denoiser's dtype.
         """
-        arguments = _merge(self.extra_arguments(noisy), self.condition_arguments(condition))
+        arguments = merge_arguments(self.extra_arguments(noisy), self.condition_arguments(condition))
         output = self.denoiser(
             self.pack(noisy.to(self.dtype)),
             timestep=self.network_time(timesteps),
             return_dict=False,
-            **_to_dtype(arguments, self.dtype),
+            **to_dtype(arguments, self.dtype),
         )[0]
         return self.unpack(output, noisy)[:, : noisy.shape[1]]
 
@@ -365,7 +370,7 @@ class TextToImage(nn.Module):
         self.source = folder_source(Path(folder), "local", str(folder), None)
 
 
-def _merge(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
+def merge_arguments(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
     """Arguments of both; of a mapping in both the union."""
     merged = {**below, **above}
     for name, value in above.items():
@@ -374,7 +379,8 @@ def _merge(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
     return merged
 
 
-def _to_dtype(value: Any, dtype: torch.dtype) -> Any:
+def to_dtype(value: Any, dtype: torch.dtype) -> Any:
+    """Floating-point tensors, also inside mappings, in a number format."""
     if isinstance(value, dict):
-        return {key: _to_dtype(item, dtype) for key, item in value.items()}
+        return {key: to_dtype(item, dtype) for key, item in value.items()}
     return value.to(dtype) if isinstance(value, Tensor) and value.is_floating_point() else value

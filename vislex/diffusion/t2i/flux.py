@@ -36,6 +36,7 @@ class Flux(TextToImage):
     guidance_argument = "true_cfg_scale"
     default_guidance = 1.0
     embedded_guidance = 3.5
+    target_channels = None  # its output is a sequence of packs, without a variance
 
     def make_readers(self) -> list[TextReader]:
         clip, t5 = self.tokenizers["tokenizer"], self.tokenizers["tokenizer_2"]

@@ -532,6 +532,11 @@ RECIPES: dict[str, Row] = {
         "a small text-to-image model from scratch: diffusers' PixArt transformer and a T5 on pixels",
         {},
     ),
+    "vilex_pretrain": (
+        "vislex.recipes.vilex_pretrain:RECIPE",
+        "an encoder whose tokens a frozen text-to-image model reads like words (ViLex)",
+        {},
+    ),
 }
 
 SUITES: dict[str, Row] = {

@@ -47,6 +47,8 @@ class PartTrainer(Trainer):
         loss: Called with the (wrapped) model and the batch, gives float[]; None takes the model's own ``loss``.
         validate: Called with the model in eval mode under autocast every ``eval_every`` steps; gives figures.
         title: Name on the progress bar.
+        optimizer: "adamw", or "adafactor" with its learning rates as given (no scaling by parameters, no relative
+            steps).
     """
 
     def __init__(
@@ -61,6 +63,7 @@ class PartTrainer(Trainer):
         validate: Validate | None = None,
         title: str = "training",
         console: Console | None = None,
+        optimizer: str = "adamw",
     ) -> None:
         self.settings = settings
         self.folder = Path(output_dir)
@@ -72,6 +75,8 @@ class PartTrainer(Trainer):
         self._loss, self._validate = loss, validate
         self.bf16 = uses_bf16(settings)
         args = training_arguments(settings, self.folder)
+        if optimizer == "adafactor":
+            args.optim = type(args.optim)("adafactor")
         if validate is None:
             args.eval_strategy = type(args.eval_strategy)("no")
         knew_use_cache = "use_cache" in vars(model.config)

@@ -246,8 +246,9 @@ def open_checkpoint(
     if Path(location).is_dir():
         check_folder(location)
     kwargs.pop("trust_remote_code", None)
+    kwargs |= {"output_loading_info": True, "use_safetensors": True}
     try:
-        model, info = load(location, *args, output_loading_info=True, use_safetensors=True, **kwargs)
+        model, info = load(location, *args, **kwargs)
     except OSError as error:
         raise CheckpointError(f"no {what} can be read from '{location}': {str(error).splitlines()[0]}") from error
     if missing := sorted(info["missing_keys"]):

@@ -20,7 +20,7 @@ from vislex.encoders.base import VisionEncoder, VisionEncoderConfig, check_varia
 from vislex.encoders.hf_families import Family, family_of, vision_config_of
 from vislex.encoders.sources import check_location, check_same, local_source, read_preprocessing
 from vislex.errors import CheckpointError, ConfigError, SpecError
-from vislex.hub import shipped
+from vislex.hub import open_checkpoint, shipped
 from vislex.specs import VisionTokens
 
 __all__ = ["HFEncoder", "HFEncoderConfig"]
@@ -189,7 +189,7 @@ def _reopen(location: str, config: VisionEncoderConfig, pretrained: bool) -> Vis
     if not pretrained:
         config.source = None
         return AutoModel.from_config(config)
-    encoder = AutoModel.from_pretrained(location, use_safetensors=True)
+    encoder, _ = open_checkpoint(AutoModel.from_pretrained, location, what="encoder")
     encoder.config.source = local_source("local", Path(location), location)
     return encoder
 

@@ -13,7 +13,7 @@ from transformers.configuration_utils import SubConfigSpec
 from vislex.encoders.base import VisionEncoder, VisionEncoderConfig, check_variant, kept_attention
 from vislex.encoders.sources import local_source
 from vislex.errors import CheckpointError, ConfigError
-from vislex.hub import check_folder, shipped
+from vislex.hub import check_folder, open_checkpoint, shipped
 from vislex.modules.attention_pooling import AttentionPooling
 from vislex.specs import EncoderSpec, VisionTokens
 
@@ -140,23 +140,12 @@ class ViLexEncoder(VisionEncoder):
             raise CheckpointError(
                 f"'{location}' was trained with discrete tokens: it gives words, not an encoder; use ViLex.describe"
             )
-        config = config.with_budget(n_tokens)
         if not pretrained:
             config.source = None
-            return cls(config)
-        try:
-            encoder, info = cls.from_pretrained(
-                location,
-                config=config,
-                dtype=torch.float32,
-                use_safetensors=True,
-                key_mapping={r"^encoder\.": ""},  # inside a ViLex model it is called so
-                output_loading_info=True,
-            )
-        except (OSError, ValueError, RuntimeError) as error:
-            raise CheckpointError(f"cannot load '{location}': {str(error).strip().splitlines()[0]}") from error
-        if missing := sorted(info["missing_keys"]):
-            raise CheckpointError(f"'{location}' lacks {len(missing)} weights, the first is {missing[0]}")
+            return cls(config.with_budget(n_tokens))
+        opened, _ = open_checkpoint(AutoModel.from_pretrained, str(location), what="ViLex model", dtype=torch.float32)
+        encoder: ViLexEncoder = opened if isinstance(opened, cls) else opened.encoder
+        encoder.config.with_budget(n_tokens)
         if source is None and weights:
             encoder.config.source = local_source("weights", Path(str(location)), weights)
         elif Path(str(location)).is_dir():

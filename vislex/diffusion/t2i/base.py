@@ -8,6 +8,7 @@ built over the same components.
 from __future__ import annotations
 
 import copy
+import hashlib
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
@@ -218,7 +219,8 @@ class TextToImage(nn.Module):
         if recorded is not None:
             return str(recorded)
         if self._sha256 is None:
-            self._sha256 = values_digest(self)
+            told = f"{self.pipeline_name} {self.process.prediction_type} {values_digest(self)}"
+            self._sha256 = hashlib.sha256(told.encode()).hexdigest()
         return self._sha256
 
     def freeze(self) -> TextToImage:

@@ -48,7 +48,7 @@ def single_object_prompts(
     records = [json.loads(text) for text in plain["factors"]]
     chosen = [i for i, record in enumerate(records) if len(record["objects"]) == 1][:n]
     captions = plain["captions"]
-    images = [np.asarray(rows[i]["image"]) for i in chosen]
+    images = [np.array(rows[i]["image"]) for i in chosen]
     return Prompts([captions[i][0] for i in chosen], [records[i] for i in chosen], images)
 
 

@@ -70,18 +70,20 @@ def test_pairs_with_a_real_extractor() -> None:
 
     draws = np.random.default_rng(0).integers(0, 256, size=(3, 4, 4, 3)).astype(np.uint8)
     originals = [Image.fromarray(x).resize((48, 48), Image.Resampling.NEAREST) for x in draws]
-    scores = score_pairs(originals, originals, extractor=load_extractor())
+    extractor = load_extractor()
+    scores = score_pairs(originals, originals, extractor=extractor)
     assert {name: values.tolist() for name, values in scores.items() if name != "feature cosine"} == {
         "PSNR": [100.0] * 3, "SSIM": pytest.approx([1.0] * 3), "retrieval R@1": [1.0] * 3,
     }  # fmt: skip
     assert scores["feature cosine"] == pytest.approx([1.0] * 3)
     turned = [originals[1], originals[2], originals[0]]
-    assert score_pairs(turned, originals, extractor=load_extractor())["retrieval R@1"].sum() == 0
+    assert score_pairs(turned, originals, extractor=extractor)["retrieval R@1"].sum() == 0
     with pytest.raises(DataError, match="at least two originals"):
-        score_pairs(originals[:1], originals[:1], extractor=load_extractor())
+        score_pairs(originals[:1], originals[:1], extractor=extractor)
     for name in ("feature-cosine@1", "retrieval-top1@1", "psnr@1", "ssim@1"):
         scorer = registry("scorers").get(name).load()
-        assert list(scorer(originals, originals)) == list(scorer.keys)
+        options = {"extractor": extractor} if name == "retrieval-top1@1" else {}
+        assert list(scorer(originals, originals, **options)) == list(scorer.keys)
     assert "feature cosine" not in score_pairs(originals, originals)
 
 

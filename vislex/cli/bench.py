@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 __all__ = ["TASKS", "command"]
 
-TASKS = ("captioning", "retrieval", "latency", "reproduce", "probe")
+TASKS = ("captioning", "retrieval", "latency", "reproduce", "probe", "reconstruction")
 COLUMNS = {
     "captioning": [
         "row", "origin", "CIDEr-D", "BLEU-4", "ROUGE-L", "scene-F1", "ms a caption", "captions a second", "evaluations",
@@ -57,7 +57,9 @@ def command(
     prompt: Annotated[str | None, typer.Option("--prompt", help="Text that a stock captioner starts from.")] = None,
     option: Annotated[
         list[str] | None,
-        typer.Option("--option", help="key=value of the decoder (captioning), or of the probes (probe). Repeatable."),
+        typer.Option(
+            "--option", help="key=value of the decoder (captioning), or of probe or reconstruction. Repeatable."
+        ),
     ] = None,
     bounds: Annotated[bool, typer.Option("--bounds/--no-bounds", help="captioning: floors and ceiling too.")] = True,
     images: Annotated[int, typer.Option("--images", min=0, help="Images kept in the result file for reports.")] = 24,
@@ -82,6 +84,7 @@ def command(
     vislex bench retrieval --model siglip-tiny                        recall at 1, 5, 10 in both directions
     vislex bench latency -m runs/a -m runs/b --batch-sizes 1,16       the same number of tokens on both sides
     vislex bench probe -e siglip-tiny -e siglip-tiny@untrained        what frozen features hold of the suite's factors
+    vislex bench reconstruction -m runs/vilex --size 2000             what is drawn from 1, 4, 16 ... tokens
     vislex bench reproduce ladic -m runs/paper --data coco:data/coco  our scores beside the published ones
 
     Results with per-image scores and provenance are appended to --out; 'vislex report' makes a page of them.
@@ -90,14 +93,18 @@ def command(
         raise UnknownNameError(f"unknown benchmark '{task}'{did_you_mean(task, TASKS)} Allowed are {', '.join(TASKS)}")
     if paper is not None and task != "reproduce":
         raise ConfigError(f"'vislex bench {task}' takes no '{paper}'; give models by --model")
-    if task == "probe":
-        from vislex.cli.bench_probe import probe
+    if encoder and task != "probe":
+        raise ConfigError(f"'vislex bench {task}' takes no --encoder; give models by --model")
+    if task in ("probe", "reconstruction"):
+        from vislex.cli import bench_images
 
         overrides = [f"split={split}", *([] if size is None else [f"size={size}"]), *(option or [])]
-        probe(encoder or [], overrides, out=out, device=device, batch_size=batch_size, json=json)
+        shared: dict[str, Any] = {"out": out, "device": device, "batch_size": batch_size, "json": json}
+        if task == "probe":
+            bench_images.probe(encoder or [], overrides, **shared)
+        else:
+            bench_images.reconstruction(model or [], overrides, seed=seed, **shared)
         return
-    if encoder:
-        raise ConfigError(f"'vislex bench {task}' takes no --encoder; give models by --model")
     names = list(model or []) if task == "reproduce" else model or _shipped(task)
     options: dict[str, Any] = {"device": device, "dtype": dtype, "seed": seed, "batch_size": batch_size}
     if task == "latency":

@@ -17,7 +17,9 @@ from vislex.metrics.base import Scorer
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from vislex.metrics.image_features import FeatureExtractor
+    from vislex.metrics.image_features import FeatureExtractor, Features
+
+    Images = Sequence[Any] | np.ndarray | Features
 
 __all__ = [
     "FRECHET",
@@ -134,25 +136,28 @@ def inception_score(probabilities: np.ndarray, *, splits: int = 10) -> float:
     return float(np.mean(scores))
 
 
-def score_frechet(images: Sequence[Any], originals: Sequence[Any], *, extractor: FeatureExtractor) -> SetScore:
+def score_frechet(images: Images, originals: Images, *, extractor: FeatureExtractor) -> SetScore:
     """Frechet distance of generated images to real ones; "FID" on the published Inception only."""
-    value = frechet_distance(extractor(images)[0], extractor(originals)[0])
+    made, real = extractor(images), extractor(originals)
+    value = frechet_distance(made.features, real.features)
     name = "FID" if extractor.is_published_inception else "Frechet distance"
-    return SetScore(name, value, len(images), len(originals), extractor.describe())
+    return SetScore(name, value, made.count, real.count, extractor.describe())
 
 
-def score_kernel(images: Sequence[Any], originals: Sequence[Any], *, extractor: FeatureExtractor) -> SetScore:
+def score_kernel(images: Images, originals: Images, *, extractor: FeatureExtractor) -> SetScore:
     """Kernel distance of generated images to real ones; "KID" on the published Inception only."""
-    value = kernel_distance(extractor(images)[0], extractor(originals)[0])
+    made, real = extractor(images), extractor(originals)
+    value = kernel_distance(made.features, real.features)
     name = "KID" if extractor.is_published_inception else "kernel distance"
-    return SetScore(name, value, len(images), len(originals), extractor.describe())
+    return SetScore(name, value, made.count, real.count, extractor.describe())
 
 
-def score_inception(images: Sequence[Any], *, extractor: FeatureExtractor, splits: int = 10) -> SetScore:
+def score_inception(images: Images, *, extractor: FeatureExtractor, splits: int = 10) -> SetScore:
     """Score of generated images by an extractor's classes; "IS" on the published Inception only."""
-    value = inception_score(extractor(images)[1], splits=splits)
+    made = extractor(images)
+    value = inception_score(made.probabilities, splits=splits)
     name = "IS" if extractor.is_published_inception else "class score"
-    return SetScore(name, value, len(images), None, extractor.describe() | {"splits": splits})
+    return SetScore(name, value, made.count, None, extractor.describe() | {"splits": splits})
 
 
 def _checked(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -11,7 +11,7 @@ import pickle
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -23,12 +23,29 @@ from vislex.encoders.base import VisionEncoder
 from vislex.errors import CheckpointError, DataError, UnknownNameError
 from vislex.modules.digest import weights_digest
 
-__all__ = ["PUBLISHED_INCEPTION", "FeatureExtractor", "as_uint8", "load_extractor"]
+__all__ = ["PUBLISHED_INCEPTION", "FeatureExtractor", "Features", "as_uint8", "load_extractor"]
 
 RESIZE = "PIL bicubic, antialiased"
 # First digits of the sha256 of pt_inception-2015-12-05-6726825d.pth: TensorFlow's network behind every published FID.
 PUBLISHED_INCEPTION = "6726825d"
 _INCEPTION_CLASSES = 1008
+
+
+class Features(NamedTuple):
+    """What an extractor says of N images; scores take it in the place of the images.
+
+    Attributes:
+        features: float64[N, dim].
+        probabilities: float64[N, n_classes].
+    """
+
+    features: np.ndarray
+    probabilities: np.ndarray
+
+    @property
+    def count(self) -> int:
+        """Number of images."""
+        return len(self.features)
 
 
 @dataclass(frozen=True)
@@ -65,16 +82,15 @@ class FeatureExtractor:
         return {"extractor": self.id, "sha256": self.sha256, "size": list(self.size), "resize": RESIZE}
 
     @torch.inference_mode()
-    def __call__(self, images: Sequence[Any] | np.ndarray, *, batch_size: int = 32) -> tuple[np.ndarray, np.ndarray]:
+    def __call__(self, images: Sequence[Any] | np.ndarray | Features, *, batch_size: int = 32) -> Features:
         """Features and class probabilities.
 
         Args:
-            images: See ``as_uint8``.
+            images: See ``as_uint8``; ``Features`` are given back as they are.
             batch_size: Images a forward.
-
-        Returns:
-            float64[N, dim] and float64[N, n_classes].
         """
+        if isinstance(images, Features):
+            return images
         device = next(self.network.parameters()).device
         mean, std = (torch.tensor(values).view(1, 3, 1, 1) for values in (self.mean, self.std))
         self.network.eval()
@@ -89,7 +105,7 @@ class FeatureExtractor:
         if not features:
             raise DataError("there are no images to take features of")
         classes = torch.cat(probabilities) if probabilities else torch.empty(len(images), 0, dtype=torch.float64)
-        return torch.cat(features).numpy(), classes.numpy()
+        return Features(torch.cat(features).numpy(), classes.numpy())
 
 
 def as_uint8(images: Sequence[Any] | np.ndarray) -> list[np.ndarray]:

@@ -16,7 +16,7 @@ from vislex.metrics.base import Scorer
 from vislex.metrics.image_features import as_uint8, load_extractor
 
 if TYPE_CHECKING:
-    from vislex.metrics.image_features import FeatureExtractor
+    from vislex.metrics.image_features import FeatureExtractor, Features
 
 __all__ = [
     "FEATURE_COSINE", "PSNR", "RETRIEVAL", "SSIM", "feature_cosine", "psnr", "retrieval_hits", "score_pairs", "ssim",
@@ -84,7 +84,11 @@ def retrieval_hits(images: np.ndarray, originals: np.ndarray) -> np.ndarray:
 
 
 def score_pairs(
-    images: Sequence[Any], originals: Sequence[Any], *, extractor: FeatureExtractor | None = None
+    images: Sequence[Any],
+    originals: Sequence[Any],
+    *,
+    extractor: FeatureExtractor | None = None,
+    features: tuple[Features, Features] | None = None,
 ) -> dict[str, np.ndarray]:
     """All scores of pairs.
 
@@ -92,19 +96,22 @@ def score_pairs(
         images: Reconstructions (see ``as_uint8``).
         originals: As many originals of the same sizes.
         extractor: What features are taken with; never the encoder under test.
+        features: Those of images and originals, where they are known.
 
     Returns:
-        "PSNR", "SSIM" and, with an extractor, "feature cosine" and "retrieval R@1", float64[N] each.
+        "PSNR", "SSIM" and, with features, "feature cosine" and "retrieval R@1", float64[N] each.
 
     Raises:
         DataError: If numbers or sizes differ, or retrieval has nothing to choose from.
     """
     scores = {"PSNR": psnr(images, originals), "SSIM": ssim(images, originals)}
-    if extractor is not None:
-        if len(originals) < 2:
+    if extractor is not None and features is None:
+        features = extractor(images), extractor(originals)
+    if features is not None:
+        if features[1].count < 2:
             raise DataError("retrieval needs at least two originals to choose from")
-        features = extractor(images)[0], extractor(originals)[0]
-        scores |= {"feature cosine": feature_cosine(*features), "retrieval R@1": retrieval_hits(*features)}
+        made, real = (part.features for part in features)
+        scores |= {"feature cosine": feature_cosine(made, real), "retrieval R@1": retrieval_hits(made, real)}
     return scores
 
 

@@ -36,6 +36,7 @@ RANKS: dict[str, int] = {
     "vislex.captioner_processing": 5,
     "vislex.vilex": 5,
     "vislex.vilex_config": 5,
+    "vislex.vilex_generation": 5,
     "vislex.importers": 6,
     "vislex.training": 6,
     "vislex.adapters": 7,

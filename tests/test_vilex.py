@@ -24,7 +24,10 @@ from vislex.errors import CheckpointError, ConfigError, SpecError
 from vislex.modules.digest import weights_digest
 from vislex.specs import VisionTokens
 from vislex.text import load_tokenizer, prune_tokenizer
+from vislex.training.draws import Draws
 from vislex.training.parts import PartSettings, prepare_parts
+from vislex.training.settings import TrainingSettings, total_draws
+from vislex.training.trainer import PartTrainer
 from vislex.vilex import ViLex
 
 Build = Callable[..., TextToImage]
@@ -47,7 +50,7 @@ def build(t2i: TextToImage, n_tokens: int = 6, encoder: str = "siglip-tiny", **o
 
 def batch(model: ViLex, rows: int = 3) -> dict[str, Any]:
     images = [picture(seed) for seed in range(rows)]
-    pixels = model._processor()(images, return_tensors="pt")
+    pixels = model.processor()(images, return_tensors="pt")
     return {**pixels, "latents": model.t2i.encode_pixels(model.t2i.preprocess(images))}
 
 
@@ -361,3 +364,31 @@ def test_parts_that_do_not_fit_are_explained(tiny_t2i: Build) -> None:
     with pytest.raises(ConfigError, match="caption_dropout 2"):
         build(t2i, caption_dropout=2)
     assert build(t2i, hidden_size=24, num_heads=3).encode(picture(0)).tokens.shape == (1, 6, 16)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_the_trainer_trains_saves_and_resumes_it(tiny_t2i: Build, tmp_path: Path, precision: str) -> None:
+    model = build(tiny_t2i("pixart-pixels"))
+    whole = batch(model, 4)
+    captions = ["a red dog", "two kite", "a cat", "the boat"]
+
+    def fetch(rows: np.ndarray, positions: np.ndarray) -> dict[str, Any]:
+        chosen = {name: value[torch.from_numpy(rows)] for name, value in whole.items()}
+        return {**chosen, "captions": [captions[row] for row in rows]}
+
+    settings = TrainingSettings(
+        steps=3, batch_size=4, warmup_steps=1, save_every=2, progress=False, precision=precision
+    )
+    before = weights_digest(model.t2i)
+    trainer = PartTrainer(
+        model,
+        settings,
+        parts={"encoder.backbone": PartSettings(lr=1e-5)},
+        draws=Draws(4, total_draws(settings), seed=0, fetch=fetch),
+        output_dir=tmp_path,
+    )
+    figures = trainer.fit()
+    assert 0 < figures["loss"] < 10
+    assert weights_digest(model.t2i) == before
+    saved = ViLex.from_pretrained(tmp_path / "checkpoints/checkpoint-2")
+    assert saved.state_dict().keys() == model.state_dict().keys()

@@ -2,32 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
 import torch
-from PIL import Image
 from torch import Tensor
 from transformers import AutoModel, PreTrainedModel
 from transformers.utils import ModelOutput
 
-from vislex.data.images import image_batches, open_images
-from vislex.diffusion.guidance import generate, text_free_guidance
+from vislex.data.images import open_images
 from vislex.diffusion.objectives import NoiseDraw, ReconstructionObjective
 from vislex.diffusion.soft_tokens import ORDERS
 from vislex.diffusion.t2i import TextToImage, load_t2i
-from vislex.diffusion.words import TokenWords, nearest_words
+from vislex.diffusion.words import TokenWords, word_ids
 from vislex.encoders.base import VisionEncoder, kept_attention
 from vislex.encoders.factory import create_encoder
 from vislex.encoders.vilex import ViLexEncoder
 from vislex.errors import CheckpointError, ConfigError, SpecError
 from vislex.hub import model_card, open_checkpoint
+from vislex.modules.discrete_tokens import ESTIMATORS, choose_words
 from vislex.modules.tail_drop import TAIL_DROPS, keep_counts, keep_mask
 from vislex.processing import create_image_processor
 from vislex.specs import VisionTokens
 from vislex.vilex_config import ViLexConfig
+from vislex.vilex_generation import ViLexGeneration
 
 __all__ = ["TokenWords", "ViLex", "ViLexOutput"]
 
@@ -47,7 +47,7 @@ class ViLexOutput(ModelOutput):
     counts: Tensor | None = None
 
 
-class ViLex(PreTrainedModel):
+class ViLex(ViLexGeneration, PreTrainedModel):
     """A vision encoder with attention pooling, trained through a frozen text-to-image model.
 
     The text-to-image model is attached, not owned: it moves with the model to a device, but is no part of its
@@ -58,6 +58,7 @@ class ViLex(PreTrainedModel):
             "encoder.heads".
         image_processor: Prepares images for the backbone; saved beside the model.
         card_notes: Markdown that goes into the model card on saving.
+        progress: How far the training is, 0 to 1; a training of discrete tokens sets it.
     """
 
     config_class = ViLexConfig
@@ -74,6 +75,7 @@ class ViLex(PreTrainedModel):
         self.encoder: ViLexEncoder = AutoModel.from_config(config.encoder_config) if encoder is None else encoder
         self.image_processor: Any = None
         self.card_notes = ""
+        self.progress = 0.0
         self.__dict__["_t2i"] = None  # not a module of its own: nothing may train or save it
         self.post_init()
 
@@ -91,6 +93,9 @@ class ViLex(PreTrainedModel):
         order: str = "visual_first",
         caption_dropout: float = 0.1,
         objective: dict[str, Any] | None = None,
+        vocabulary: Iterable[str] | None = None,
+        estimator: str = "straight_through",
+        temperature: Sequence[float] = (2.0, 0.3),
     ) -> Self:
         """A new pooling between an encoder and a text-to-image model.
 
@@ -105,14 +110,20 @@ class ViLex(PreTrainedModel):
             order: See there.
             caption_dropout: See there.
             objective: See there.
+            vocabulary: Texts whose words are all that a token may be: the discrete tokens of De-Diffusion (arXiv
+                2311.00618), which ``describe`` reads out. None for ViLex's continuous tokens.
+            estimator: See ``ViLexConfig``.
+            temperature: See there.
 
         Raises:
-            SpecError: If ``n_tokens`` do not fit into the text encoder.
+            SpecError: If ``n_tokens`` do not fit into the text encoder, or words are asked for and there are several.
             ConfigError: If an option is unknown.
         """
         encoder = create_encoder(encoder, pretrained=True) if isinstance(encoder, str) else encoder
         t2i = t2i if isinstance(t2i, TextToImage) else load_t2i(t2i)
-        _check(tail_drop=(tail_drop, TAIL_DROPS), order=(order, ORDERS))
+        _check(tail_drop=(tail_drop, TAIL_DROPS), order=(order, ORDERS), estimator=(estimator, ESTIMATORS))
+        if len(temperature) != 2 or min(temperature) <= 0:
+            raise ConfigError(f"temperature {tuple(temperature)} must be two numbers above 0: at the start and the end")
         if not 0 <= caption_dropout <= 1:
             raise ConfigError(f"caption_dropout {caption_dropout} must be between 0 and 1")
         ReconstructionObjective(**_known_objective(objective))
@@ -124,6 +135,7 @@ class ViLex(PreTrainedModel):
             num_heads=num_heads,
             widths=list(t2i.widths),
             token_scales=[float(table.float().std()) for table in tables],
+            vocabulary=None if vocabulary is None else word_ids(t2i, vocabulary),
             **({} if hidden_size is None else {"hidden_size": hidden_size}),
         )
         with kept_attention(pooled):
@@ -133,6 +145,8 @@ class ViLex(PreTrainedModel):
                 order=order,
                 caption_dropout=caption_dropout,
                 objective=objective,
+                estimator=estimator,
+                temperature=list(temperature),
             )
         model = cls(config, pooled)
         model.image_processor = create_image_processor(pooled.spec)
@@ -265,15 +279,40 @@ class ViLex(PreTrainedModel):
         """``forward`` of images (PIL, paths): they are prepared for the encoder and for the text-to-image model."""
         opened = open_images(images)
         return self(
-            **self._processor()(opened, return_tensors="pt").to(self.device),
+            **self.processor()(opened, return_tensors="pt").to(self.device),
             targets=self.t2i.preprocess(opened),
             captions=captions,
             **inputs,
         )
 
+    @property
+    def is_discrete(self) -> bool:
+        """Whether every token is a word (De-Diffusion)."""
+        return self.encoder.config.vocabulary is not None
+
+    @property
+    def temperature(self) -> float:
+        """Softmax temperature of discrete tokens, falling geometrically with ``progress``."""
+        start, end = self.config.temperature
+        return float(start * (end / start) ** self.progress)
+
     def tokens(self, vision: VisionTokens, n_tokens: int | None = None) -> VisionTokens:
         """The first ``n_tokens`` tokens of what the backbone gave; see ``ViLexEncoder.pool``."""
-        return self.encoder.pool(vision, n_tokens)
+        if not self.is_discrete:
+            return self.encoder.pool(vision, n_tokens)
+        return VisionTokens(self.words(vision, n_tokens)[0], pooled=vision.pooled)
+
+    def words(self, vision: VisionTokens, n_tokens: int | None = None) -> tuple[Tensor, Tensor]:
+        """Word embeddings float[B, K, D] of discrete tokens, and their ids int64[B, K]."""
+        vocabulary = torch.tensor(self.encoder.config.vocabulary, device=self.device)
+        vectors, chosen = choose_words(
+            self.encoder.logits(vision, n_tokens),
+            self.t2i.texts[0].embed(vocabulary),
+            estimator=self.config.estimator,  # type: ignore[arg-type]
+            temperature=self.temperature,
+            training=self.training,
+        )
+        return vectors, vocabulary[chosen]
 
     def _vision(
         self,
@@ -300,10 +339,10 @@ class ViLex(PreTrainedModel):
         if counts is None:
             strategy = self.config.tail_drop if self.training else "none"
             return keep_counts(strategy, most, batch)  # type: ignore[arg-type]
-        counts = torch.full((batch,), counts) if isinstance(counts, int) else counts
-        if len(counts) != batch or int(counts.min()) < 1 or int(counts.max()) > most:
-            raise SpecError(f"counts {counts.tolist()} must be one number of 1 to {most} for each of {batch} images")
-        return counts
+        given = counts if isinstance(counts, Tensor) else torch.full((batch,), counts)
+        if len(given) != batch or int(given.min()) < 1 or int(given.max()) > most:
+            raise SpecError(f"counts {given.tolist()} must be one number of 1 to {most} for each of {batch} images")
+        return given
 
     def _drop_captions(self, captions: Sequence[str] | None) -> list[str] | None:
         if captions is None or not self.training:
@@ -311,95 +350,8 @@ class ViLex(PreTrainedModel):
         left_out = torch.rand(len(captions)) < self.config.caption_dropout
         return ["" if out else text for out, text in zip(left_out.tolist(), captions, strict=True)]
 
-    # Inference.
-
-    @torch.no_grad()
-    def encode(self, images: Any, *, n_tokens: int | None = None, batch_size: int = 16) -> VisionTokens:
-        """Tokens of images.
-
-        Args:
-            images: One image or many (PIL, paths, uint8 arrays [H, W, 3]).
-            n_tokens: Budget, 1 to the number that was trained; all by default.
-            batch_size: Images a forward pass.
-
-        Returns:
-            float[B, n_tokens, sum(widths)].
-        """
-        training = self.training
-        self.eval()
-        parts = []
-        for batch in image_batches(images, batch_size):
-            inputs = self._processor()(batch, return_tensors="pt").to(self.device)
-            parts.append(self.tokens(self.encoder.backbone(**inputs), n_tokens))
-        self.train(training)
-        pooled = None if parts[0].pooled is None else torch.cat([part.pooled for part in parts])
-        return VisionTokens(torch.cat([part.tokens for part in parts]), pooled=pooled)
-
-    @torch.no_grad()
-    def reconstruct(
-        self,
-        images: Any,
-        *,
-        n_tokens: int | None = None,
-        prompt: str | Sequence[str] | None = None,
-        tfg: float = 1.0,
-        guidance_scale: float = 1.0,
-        seed: int = 0,
-        num_inference_steps: int = 30,
-        batch_size: int = 16,
-    ) -> list[Image.Image]:
-        """Draws images from their tokens, through the stock pipeline.
-
-        Args:
-            images: One image or many. A list inside the list is several images in one prompt: their tokens stand one
-                after the other.
-            n_tokens: Budget for each image; all by default.
-            prompt: A text that stands with the tokens, one for all or one for each.
-            tfg: Weight of the text (text-free guidance): 0 shows the image alone, 1 both as trained, more the text.
-            guidance_scale: Guidance by the image against the empty prompt; 1 is none.
-            seed: The start noise of image i is drawn from ``seed + i``, whatever the budget.
-            num_inference_steps: Steps of the scheduler.
-            batch_size: Images a batch.
-
-        Raises:
-            SpecError: If the tokens of several images do not fit into one prompt.
-            ConfigError: If there is not one prompt for each image, or a scale is negative.
-        """
-        listed = list(images) if isinstance(images, list | tuple) else open_images(images)
-        groups = [list(item) if isinstance(item, list | tuple) else [item] for item in listed]
-        prompts = [prompt] * len(groups) if isinstance(prompt, str) or prompt is None else list(prompt)
-        if len(prompts) != len(groups):
-            raise ConfigError(f"{len(prompts)} prompts for {len(groups)} images; give one, or one for each")
-        drawn: list[Image.Image] = []
-        for start in range(0, len(groups), batch_size):
-            chosen = groups[start : start + batch_size]
-            texts = prompts[start : start + batch_size]
-            tokens, mask = self._joined(chosen, n_tokens)
-            visual = self.t2i.condition_from_soft_tokens(tokens, mask)
-            joint = None
-            if any(texts):
-                order: Any = self.config.order
-                joint = self.t2i.condition_from_soft_tokens(tokens, mask, [text or "" for text in texts], order)
-            empty = None if guidance_scale == 1 else self.t2i.condition("")
-            branches = text_free_guidance(visual, joint, tfg, empty=empty, guidance=guidance_scale)
-            seeds = range(seed + start, seed + start + len(chosen))
-            pixels = generate(self.t2i, branches, seeds=seeds, num_inference_steps=num_inference_steps)
-            drawn += [_to_pil(image) for image in pixels]
-        return drawn
-
-    def _joined(self, groups: Sequence[Sequence[Any]], n_tokens: int | None) -> tuple[Tensor, Tensor]:
-        """Tokens of all images of each prompt, one after the other, and which are real."""
-        flat = self.encode([image for group in groups for image in group], n_tokens=n_tokens).tokens
-        lengths = [len(group) * flat.shape[1] for group in groups]
-        rows = flat.flatten(0, 1).split(lengths)
-        padded = torch.nn.utils.rnn.pad_sequence(list(rows), batch_first=True)
-        return padded, keep_mask(torch.tensor(lengths, device=flat.device), padded.shape[1])
-
-    def nearest_words(self, images: Any, *, n_tokens: int | None = None, k: int = 3) -> list[list[list[TokenWords]]]:
-        """The ``k`` words nearest to each token of each image; see ``vislex.diffusion.words.nearest_words``."""
-        return nearest_words(self.t2i, self.encode(images, n_tokens=n_tokens).tokens, k)
-
-    def _processor(self) -> Any:
+    def processor(self) -> Any:
+        """The image processor of the backbone."""
         if self.image_processor is None:
             self.image_processor = create_image_processor(self.encoder.spec)
         return self.image_processor
@@ -409,7 +361,7 @@ class ViLex(PreTrainedModel):
     def save_pretrained(self, save_directory: str | Path, *args: Any, **kwargs: Any) -> None:  # type: ignore[override]
         """Saves encoder, pooling and heads (safetensors), config, image processor and a model card."""
         super().save_pretrained(save_directory, *args, **kwargs)
-        self._processor().save_pretrained(save_directory)
+        self.processor().save_pretrained(save_directory)
         (Path(save_directory) / "README.md").write_text(self._card(), encoding="utf-8")
 
     @classmethod
@@ -457,8 +409,3 @@ def _known_objective(objective: dict[str, Any] | None) -> dict[str, Any]:
         if name not in known:
             raise ConfigError(f"unknown option '{name}' of the objective; it has {', '.join(known)}")
     return dict(objective or {})
-
-
-def _to_pil(image: Tensor) -> Image.Image:
-    pixels = (image * 255).round().to(torch.uint8).permute(1, 2, 0).cpu().numpy()
-    return Image.fromarray(pixels)

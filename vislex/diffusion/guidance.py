@@ -79,7 +79,7 @@ def guided(t2i: TextToImage, branches: Sequence[Branch]) -> Iterator[None]:
         raise ConfigError("guidance needs at least one branch")
 
     def expand(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict]:
-        first = args[0] if args else kwargs.get("hidden_states", kwargs.get("sample"))
+        first = args[0] if args else kwargs["hidden_states" if "hidden_states" in kwargs else "sample"]
         rows, copies = len(first), len(branches)
         repeated = {name: value if name in _SHARED else _repeat(value, rows, copies) for name, value in kwargs.items()}
         joined = Condition.join([branch.condition.expand(rows) for branch in branches])

@@ -173,6 +173,11 @@ class ViLexEncoder(VisionEncoder):
         parts = [scale * head(hidden) for scale, head in zip(scales, self.heads, strict=True)]
         return VisionTokens(torch.cat(parts, dim=-1), pooled=vision.pooled)
 
+    def logits(self, vision: VisionTokens, n_tokens: int | None = None) -> Tensor:
+        """Of discrete tokens: which word of ``config.vocabulary`` each one is, float[B, n_tokens, V]."""
+        logits: Tensor = self.heads[0](self.states(vision, n_tokens))
+        return logits
+
     def states(self, vision: VisionTokens, n_tokens: int | None = None) -> Tensor:
         """What the heads read, float[B, n_tokens, hidden_size]."""
         hidden: Tensor = self.pooling(vision, n_tokens or self.config.budget)

@@ -168,7 +168,7 @@ def _load(folder: Path, name: str, dtype: torch.dtype) -> Any:
         if folder.name.startswith("tokenizer"):
             return transformers.AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
         if folder.name == "scheduler":
-            scheduler = getattr(diffusers, name, None)
+            scheduler: Any = getattr(diffusers, name, None)
             if not (isinstance(scheduler, type) and issubclass(scheduler, diffusers.SchedulerMixin)):
                 raise CheckpointError(f"'{folder}' names the scheduler '{name}', which diffusers does not have")
             return scheduler.from_pretrained(folder)

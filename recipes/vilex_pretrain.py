@@ -6,6 +6,7 @@ rate; training both from the start lets a fresh pooling spoil the encoder (GenHa
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -14,7 +15,7 @@ import torch
 from pydantic import Field
 from safetensors.torch import load_file
 from torch import nn
-from transformers import set_seed
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments, set_seed
 
 from vislex.data.sources import describe_source
 from vislex.diffusion.t2i import load_t2i
@@ -33,7 +34,7 @@ from vislex.training.sheets import image_sheet
 from vislex.training.trainer import PartTrainer
 from vislex.vilex import ViLex
 
-__all__ = ["RECIPE", "ViLexPretrainConfig", "budgets_of", "build_model", "paired_losses", "run"]
+__all__ = ["RECIPE", "ViLexPretrainConfig", "budgets_of", "build_model", "paired_losses", "run", "train"]
 
 LR_RATIO = 30  # of pooling and encoder: 3e-4 and 1e-5 in the paper
 SHOWN = 8
@@ -89,8 +90,8 @@ class ViLexPretrainConfig(DataSettings):
     save_dtype: Literal["float32", "bfloat16"] = "float32"
 
 
-def build_model(config: ViLexPretrainConfig) -> ViLex:
-    """The model with its frozen text-to-image model attached."""
+def build_model(config: ViLexPretrainConfig, **options: Any) -> ViLex:
+    """The model with its frozen text-to-image model attached; ``options`` go to ``ViLex.from_parts``."""
     encoder = create_encoder(config.encoder, pretrained=config.pretrained, tiny=config.tiny, **config.encoder_options)
     return ViLex.from_parts(
         encoder=encoder,
@@ -101,6 +102,7 @@ def build_model(config: ViLexPretrainConfig) -> ViLex:
         order=config.order,
         caption_dropout=config.caption_dropout,
         objective=config.objective or None,
+        **options,
     )
 
 
@@ -111,22 +113,33 @@ def run(config: ViLexPretrainConfig) -> Path:
         The output folder: a ``ViLex`` with its image processor and card, ``samples.png``, ``training.jsonl``,
         ``run.json``; the first of two stages is in ``pooling``.
     """
-    output = start_run("vilex_pretrain", config)
+    return train("vilex_pretrain", config, lambda: build_model(config))
+
+
+def train(recipe: str, config: ViLexPretrainConfig, build: Callable[[], ViLex]) -> Path:
+    """Trains a ViLex model in its stages and saves it.
+
+    Args:
+        recipe: Name of the recipe.
+        config: Its configuration.
+        build: Gives the model; it is called after seeding.
+    """
+    output = start_run(recipe, config)
     set_seed(config.seed)
-    model = build_model(config)
+    model = build()
     figures: dict[str, float] = {}
     if config.stages == "two_stage":
-        figures = _pool_first(model, config, output)
-    trainer = _trainer(model, config, output, frozen=config.stages == "frozen")
+        figures = _pool_first(recipe, model, config, output)
+    trainer = _trainer(recipe, model, config, output, frozen=config.stages == "frozen")
     figures |= trainer.fit()
     if trainer.is_world_process_zero():
         model.config.caption_dropout = config.caption_dropout
-        model.card_notes = _notes(config, figures)
+        model.card_notes = _notes(recipe, config, figures)
         _write_samples(model.eval(), config, output)
         model.encoder.to(getattr(torch, config.save_dtype))
         model.save_pretrained(output)
         suite = describe_source(config.data).provenance
-        finish_run("vilex_pretrain", config, output, figures, trainer.plan, suite=suite, t2i=model.config.t2i)
+        finish_run(recipe, config, output, figures, trainer.plan, suite=suite, t2i=model.config.t2i)
     return output
 
 
@@ -171,7 +184,7 @@ def paired_losses(
     return {count: np.concatenate(parts) for count, parts in losses.items()}
 
 
-def _pool_first(model: ViLex, config: ViLexPretrainConfig, output: Path) -> dict[str, float]:
+def _pool_first(recipe: str, model: ViLex, config: ViLexPretrainConfig, output: Path) -> dict[str, float]:
     """The first of two stages, unless it is there already."""
     folder = output / "pooling"
     done = folder / "model.safetensors"
@@ -180,14 +193,14 @@ def _pool_first(model: ViLex, config: ViLexPretrainConfig, output: Path) -> dict
         assert not missing.unexpected_keys
         return {}
     stage = config.model_copy(update={"steps": config.pooling_steps})
-    trainer = _trainer(model, stage, folder, frozen=True)
+    trainer = _trainer(recipe, model, stage, folder, frozen=True)
     figures = trainer.fit()
     if trainer.is_world_process_zero():
         model.save_pretrained(folder)
     return {f"pooling_{name.removeprefix('eval_')}": value for name, value in figures.items()}
 
 
-def _trainer(model: ViLex, config: ViLexPretrainConfig, output: Path, *, frozen: bool) -> PartTrainer:
+def _trainer(recipe: str, model: ViLex, config: ViLexPretrainConfig, output: Path, *, frozen: bool) -> PartTrainer:
     train, val = load_splits(config)
     facts = describe_source(config.data).provenance
     shared: dict[str, Any] = {"cache": config.cache, "provenance": facts, "workers": config.render_workers}
@@ -228,12 +241,23 @@ def _trainer(model: ViLex, config: ViLexPretrainConfig, output: Path, *, frozen:
         output_dir=output,
         loss=lambda called, batch: called(**batch).loss,
         validate=validate,
-        title="vilex_pretrain" if config.stages != "two_stage" else f"vilex_pretrain, {'pooling' if frozen else 'all'}",
+        title=recipe if config.stages != "two_stage" else f"{recipe}, {'pooling' if frozen else 'all'}",
         optimizer=config.optimizer,
     )
+    trainer.add_callback(_Progress(model))
     if config.t2i_dtype == "bfloat16" or (config.t2i_dtype == "auto" and trainer.bf16):
         model.t2i.to(torch.bfloat16)
     return trainer
+
+
+class _Progress(TrainerCallback):
+    """Tells the model how far its training is: the temperature of discrete tokens follows from it."""
+
+    def __init__(self, model: ViLex) -> None:
+        self.model = model
+
+    def on_step_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        self.model.progress = state.global_step / max(state.max_steps - 1, 1)
 
 
 def _write_samples(model: ViLex, config: ViLexPretrainConfig, output: Path) -> None:
@@ -246,11 +270,11 @@ def _write_samples(model: ViLex, config: ViLexPretrainConfig, output: Path) -> N
     image_sheet(rows, columns=["original", *(f"{budget} tokens" for budget in budgets)]).save(output / "samples.png")
 
 
-def _notes(config: ViLexPretrainConfig, figures: dict[str, float]) -> str:
+def _notes(recipe: str, config: ViLexPretrainConfig, figures: dict[str, float]) -> str:
     rows = "\n".join(f"| {name.removeprefix('eval_')} | {value:.4g} |" for name, value in figures.items())
     return (
         f"Trained on {describe_source(config.data).trained_on}.\n\n"
-        f"```\n{command_line('vilex_pretrain', config)}\n```\n\n"
+        f"```\n{command_line(recipe, config)}\n```\n\n"
         "`loss_k`: denoising loss of validation images from k tokens, with the same times and noise at each k.\n\n"
         f"| figure | value |\n|---|---|\n{rows}\n"
     )

@@ -507,6 +507,11 @@ RECIPES: dict[str, Row] = {
         "a captioner: any encoder (frozen, LoRA or full) and any decoder, on a suite or photographs",
         {},
     ),
+    "dediffusion_pretrain": (
+        "vislex.recipes.dediffusion_pretrain:RECIPE",
+        "the baseline of ViLex: tokens that are words of the text-to-image model (De-Diffusion)",
+        {},
+    ),
     "ladic_codec": (
         "vislex.recipes.ladic_codec:RECIPE",
         "the latent space of LaDiC: reads a split BERT's latents back into words, from captions alone",

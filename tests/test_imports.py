@@ -38,6 +38,7 @@ RANKS: dict[str, int] = {
     "vislex.vilex_config": 5,
     "vislex.vilex_generation": 5,
     "vislex.importers": 6,
+    "vislex.exporting": 6,
     "vislex.training": 6,
     "vislex.adapters": 7,
     "vislex.recipes": 8,

@@ -202,7 +202,7 @@ def test_saving_and_loading(tiny_t2i: Build, tmp_path: Path) -> None:
     changed = copy.deepcopy(t2i)
     with torch.no_grad():
         next(changed.unet.parameters()).add_(1.0)
-    changed.source = None
+    changed.folder = changed._sha256 = None
     with pytest.raises(CheckpointError, match="is not the one"):
         ViLex.from_pretrained(tmp_path / "vilex").attach(changed)
     assert ViLex.from_pretrained(tmp_path / "vilex").attach(changed, other=True).t2i is changed
@@ -361,6 +361,10 @@ def test_parts_that_do_not_fit_are_explained(tiny_t2i: Build) -> None:
         build(t2i, tail_drop="half")
     with pytest.raises(ConfigError, match="unknown order"):
         build(t2i, order="mixed")
+    with pytest.raises(ConfigError, match="unknown inject"):
+        build(t2i, inject="middle")
+    with pytest.raises(SpecError, match="cannot pass by"):
+        tiny_t2i("sdxl").condition_from_soft_tokens(torch.zeros(1, 2, 40), inject="output")
     with pytest.raises(ConfigError, match="caption_dropout 2"):
         build(t2i, caption_dropout=2)
     assert build(t2i, hidden_size=24, num_heads=3).encode(picture(0)).tokens.shape == (1, 6, 16)
@@ -392,3 +396,28 @@ def test_the_trainer_trains_saves_and_resumes_it(tiny_t2i: Build, tmp_path: Path
     assert weights_digest(model.t2i) == before
     saved = ViLex.from_pretrained(tmp_path / "checkpoints/checkpoint-2")
     assert saved.state_dict().keys() == model.state_dict().keys()
+
+
+@pytest.mark.parametrize("family", ["sd15", "pixart-pixels", "sana", "if"])
+def test_tokens_may_stand_past_the_text_encoder(tiny_t2i: Build, family: str) -> None:
+    t2i = tiny_t2i(family)
+    model = build(t2i, inject="output")
+    start = {"sd15": 1, "sana": 1}.get(family, 0)  # behind a first special token
+    tokens = model.encode([picture(0), picture(1)], n_tokens=3).tokens
+    condition = t2i.condition_from_soft_tokens(tokens, prompts=["a red dog", ""], inject="output")
+    torch.testing.assert_close(condition.prompt_embeds[:, start : start + 3], tokens)
+    inside = t2i.condition_from_soft_tokens(tokens, prompts=["a red dog", ""])
+    assert (inside.prompt_embeds - condition.prompt_embeds).abs().max() > 1e-2
+    if inside.prompt_attention_mask is not None:
+        assert torch.equal(inside.prompt_attention_mask, condition.prompt_attention_mask)
+    inputs = batch(model)
+    draw = ReconstructionObjective().draw(t2i, inputs["latents"])
+    fixed = {"timesteps": draw.timesteps, "noise": draw.noise}
+    found = model(**inputs, **fixed).loss
+    found.backward()
+    assert all(p.grad is not None for p in model.encoder.pooling.parameters())
+    model.config.inject = "input"
+    assert abs(model(**inputs, **fixed).loss - found) > 1e-6
+    before = np.asarray(model.reconstruct(picture(0), num_inference_steps=2)[0])
+    model.config.inject = "output"
+    assert not np.array_equal(before, np.asarray(model.reconstruct(picture(0), num_inference_steps=2)[0]))

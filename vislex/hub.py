@@ -14,7 +14,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from vislex.errors import CheckpointError, did_you_mean
+from vislex.errors import CheckpointError, VislexError, did_you_mean
 from vislex.registry import registry
 
 __all__ = [
@@ -249,7 +249,9 @@ def open_checkpoint(
     kwargs |= {"output_loading_info": True, "use_safetensors": True}
     try:
         model, info = load(location, *args, **kwargs)
-    except OSError as error:
+    except VislexError:
+        raise
+    except (OSError, ValueError) as error:
         raise CheckpointError(f"no {what} can be read from '{location}': {str(error).splitlines()[0]}") from error
     if missing := sorted(info["missing_keys"]):
         raise CheckpointError(

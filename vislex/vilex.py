@@ -14,7 +14,7 @@ from transformers.utils import ModelOutput
 
 from vislex.data.images import open_images
 from vislex.diffusion.objectives import NoiseDraw, ReconstructionObjective
-from vislex.diffusion.soft_tokens import ORDERS
+from vislex.diffusion.soft_tokens import INJECTIONS, ORDERS
 from vislex.diffusion.t2i import TextToImage, load_t2i
 from vislex.diffusion.words import TokenWords, word_ids
 from vislex.encoders.base import VisionEncoder, kept_attention
@@ -91,6 +91,7 @@ class ViLex(ViLexGeneration, PreTrainedModel):
         num_heads: int | None = None,
         tail_drop: str = "uniform",
         order: str = "visual_first",
+        inject: str = "input",
         caption_dropout: float = 0.1,
         objective: dict[str, Any] | None = None,
         vocabulary: Iterable[str] | None = None,
@@ -108,6 +109,7 @@ class ViLex(ViLexGeneration, PreTrainedModel):
             num_heads: Its heads; one for 64 channels by default.
             tail_drop: See ``ViLexConfig``.
             order: See there.
+            inject: See there.
             caption_dropout: See there.
             objective: See there.
             vocabulary: Texts whose words are all that a token may be: the discrete tokens of De-Diffusion (arXiv
@@ -122,19 +124,23 @@ class ViLex(ViLexGeneration, PreTrainedModel):
         encoder = create_encoder(encoder, pretrained=True) if isinstance(encoder, str) else encoder
         t2i = t2i if isinstance(t2i, TextToImage) else load_t2i(t2i)
         _check(tail_drop=(tail_drop, TAIL_DROPS), order=(order, ORDERS), estimator=(estimator, ESTIMATORS))
+        _check(inject=(inject, INJECTIONS))
         if len(temperature) != 2 or min(temperature) <= 0:
             raise ConfigError(f"temperature {tuple(temperature)} must be two numbers above 0: at the start and the end")
         if not 0 <= caption_dropout <= 1:
             raise ConfigError(f"caption_dropout {caption_dropout} must be between 0 and 1")
         ReconstructionObjective(**_known_objective(objective))
-        tables = [text.model.get_input_embeddings().weight for text in t2i.texts]
+        if inject == "input":
+            neighbours = [text.embed(torch.arange(len(text.tokenizer))) for text in t2i.texts]
+        else:
+            neighbours = [t2i.condition("").prompt_embeds]
         pooled = ViLexEncoder.from_backbone(
             encoder,
             n_tokens=t2i.max_soft_tokens if n_tokens is None else n_tokens,
             depth=depth,
             num_heads=num_heads,
             widths=list(t2i.widths),
-            token_scales=[float(table.float().std()) for table in tables],
+            token_scales=[float(vectors.float().std()) for vectors in neighbours],
             vocabulary=None if vocabulary is None else word_ids(t2i, vocabulary),
             **({} if hidden_size is None else {"hidden_size": hidden_size}),
         )
@@ -143,6 +149,7 @@ class ViLex(ViLexGeneration, PreTrainedModel):
                 encoder_config=pooled.config,
                 tail_drop=tail_drop,
                 order=order,
+                inject=inject,
                 caption_dropout=caption_dropout,
                 objective=objective,
                 estimator=estimator,
@@ -270,6 +277,7 @@ class ViLex(ViLexGeneration, PreTrainedModel):
             keep_mask(drawn, tokens.tokens.shape[1]),
             self._drop_captions(captions),
             self.config.order,  # type: ignore[arg-type]
+            self.config.inject,  # type: ignore[arg-type]
         )
         draw = None if timesteps is None or noise is None else NoiseDraw(timesteps, noise)
         output = self.objective(self.t2i, latents, condition, draw)

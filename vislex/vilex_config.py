@@ -21,6 +21,7 @@ class ViLexConfig(PreTrainedConfig):
             "sha256"}}``. It is attached to the model, verified, and never saved with it.
         tail_drop: How many tokens a training step keeps; see ``vislex.modules.tail_drop.keep_counts``.
         order: "visual_first" or "text_first": where the words of a prompt stand.
+        inject: "input": the text encoder reads the tokens (ViLex); "output": they stand past it, for comparison.
         caption_dropout: Probability that a training step leaves an image's caption out, where captions are given.
         objective: Arguments of ``ReconstructionObjective`` that are not its defaults.
         estimator: Of discrete tokens: "straight_through" or "gumbel".
@@ -36,6 +37,7 @@ class ViLexConfig(PreTrainedConfig):
     t2i: dict[str, Any] | None = None
     tail_drop: str = "uniform"
     order: str = "visual_first"
+    inject: str = "input"
     caption_dropout: float = 0.1
     objective: dict[str, Any] | None = None
     estimator: str = "straight_through"

@@ -28,10 +28,18 @@ class ViLexGeneration:
     encoder: Any
     device: Any
     training: bool
-    is_discrete: bool
-    t2i: TextToImage
     eval: Any
     train: Any
+
+    @property
+    @abstractmethod
+    def is_discrete(self) -> bool:
+        """Whether every token is a word."""
+
+    @property
+    @abstractmethod
+    def t2i(self) -> TextToImage:
+        """The attached text-to-image model."""
 
     @abstractmethod
     def tokens(self, vision: VisionTokens, n_tokens: int | None = None) -> VisionTokens:
@@ -126,11 +134,11 @@ class ViLexGeneration:
             chosen = groups[start : start + batch_size]
             texts = prompts[start : start + batch_size]
             tokens, mask = self._joined(chosen, n_tokens)
-            visual = self.t2i.condition_from_soft_tokens(tokens, mask)
+            placed = {"order": self.config.order, "inject": self.config.inject}
+            visual = self.t2i.condition_from_soft_tokens(tokens, mask, **placed)
             joint = None
             if any(texts):
-                order: Any = self.config.order
-                joint = self.t2i.condition_from_soft_tokens(tokens, mask, [text or "" for text in texts], order)
+                joint = self.t2i.condition_from_soft_tokens(tokens, mask, [text or "" for text in texts], **placed)
             empty = None if guidance_scale == 1 else self.t2i.condition("")
             branches = text_free_guidance(visual, joint, tfg, empty=empty, guidance=guidance_scale)
             seeds = range(seed + start, seed + start + len(chosen))

@@ -178,8 +178,11 @@ def test_a_folder_opens_as_what_was_saved(tiny_t2i: Build, name: str, tmp_path: 
 
 def test_a_trainable_model_trains(tiny_t2i: Build) -> None:
     model = tiny_t2i("pixart-pixels")
+    model.denoiser.requires_grad_(True)
+    model.train()
+    assert (model.transformer.training, model.text_encoder.training) == (True, False)
     model.requires_grad_(True).train()
-    assert model.training
+    assert model.text_encoder.training
     objective = ReconstructionObjective(density="logit_normal", weighting="v")
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-2)
     pixels = torch.zeros(4, 3, 8, 8)

@@ -17,10 +17,22 @@ from torch import Tensor, nn
 
 from vislex.errors import ConfigError, SpecError
 
-__all__ = ["ORDERS", "ClipReader", "EmbedsReader", "Order", "TextInputs", "TextReader"]
+__all__ = [
+    "INJECTIONS",
+    "ORDERS",
+    "ClipReader",
+    "EmbedsReader",
+    "Injection",
+    "Order",
+    "TextInputs",
+    "TextReader",
+    "write_vectors",
+]
 
 Order = Literal["visual_first", "text_first"]
 ORDERS = ("visual_first", "text_first")
+Injection = Literal["input", "output"]
+INJECTIONS = ("input", "output")
 
 
 @dataclass(frozen=True)
@@ -217,18 +229,18 @@ class EmbedsReader(TextReader):
         options = {"attention_mask": self._mask(inputs), "output_hidden_states": output_hidden_states}
         if inputs.places is None or inputs.vectors is None:
             return self.model(input_ids=inputs.input_ids, **options)
-        embedded = _write(self.embed(inputs.input_ids), inputs.places, inputs.vectors)
+        embedded = write_vectors(self.embed(inputs.input_ids), inputs.places, inputs.vectors)
         return self.model(inputs_embeds=embedded, **options)
 
 
 def _writer(places: Tensor, vectors: Tensor) -> Callable[..., Tensor]:
     def hook(module: nn.Module, args: Any, output: Tensor) -> Tensor:
-        return _write(output, places, vectors)
+        return write_vectors(output, places, vectors)
 
     return hook
 
 
-def _write(embedded: Tensor, places: Tensor, vectors: Tensor) -> Tensor:
+def write_vectors(embedded: Tensor, places: Tensor, vectors: Tensor) -> Tensor:
     """Word embeddings float[B, L, D] with ``vectors`` float[S, D] at ``places`` bool[B, L]."""
     return embedded.masked_scatter(places[..., None].to(embedded.device), vectors.to(embedded))
 

@@ -35,7 +35,8 @@ class ViLexEncoderConfig(VisionEncoderConfig):
         mlp_ratio: Width inside its MLPs, in widths.
         widths: Width of a word embedding of each text encoder of the text-to-image model; a token holds them side by
             side.
-        token_scales: Typical size of an entry of these word embeddings: a token starts as large as a word.
+        token_scales: Typical size of an entry of these word embeddings: a token starts as large as a word (or as a
+            state of the text encoder, where it stands among states).
         vocabulary: Ids of the words that discrete tokens may be (De-Diffusion); None for continuous tokens.
     """
 

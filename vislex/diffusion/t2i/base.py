@@ -21,7 +21,7 @@ from transformers import SiglipImageProcessor
 from transformers.image_utils import PILImageResampling
 
 from vislex.diffusion.process import VP_PREDICTIONS, NoiseProcess
-from vislex.diffusion.soft_tokens import Order, TextInputs, TextReader
+from vislex.diffusion.soft_tokens import INJECTIONS, Injection, Order, TextInputs, TextReader, write_vectors
 from vislex.errors import ConfigError, SpecError, did_you_mean
 from vislex.modules.digest import values_digest
 
@@ -64,7 +64,8 @@ class Condition:
 class TextToImage(nn.Module):
     """Base of the families: text encoders, tokenizers, denoiser, autoencoder (or none) and scheduler.
 
-    It is frozen and in eval mode from the start; ``requires_grad_(True)`` (of it or of its denoiser) thaws it.
+    It is frozen and in eval mode from the start; ``requires_grad_(True)`` of it or of a part, such as its denoiser,
+    thaws that.
 
     Args:
         pipeline: Name of the stock pipeline; the family's first by default.
@@ -74,7 +75,8 @@ class TextToImage(nn.Module):
         **components: The parts by the names that the stock pipeline gives them.
 
     Attributes:
-        source: ``{"kind", "location", "revision", "sha256"}`` of the folder it was opened from; None for components.
+        source: ``{"kind", "location", "revision"}`` of the folder it was opened from; None for loose components.
+        folder: Where that folder lies on this machine.
 
     Raises:
         ConfigError: If a part is missing or unknown, or the scheduler stands for another kind of prediction.
@@ -119,6 +121,7 @@ class TextToImage(nn.Module):
         self.texts: list[TextReader] = self.make_readers()
         self._image_size = image_size
         self.source: dict[str, Any] | None = None
+        self.folder: Path | None = None
         self._sha256: str | None = None
         self.freeze()
 
@@ -214,10 +217,11 @@ class TextToImage(nn.Module):
 
     @property
     def sha256(self) -> str:
-        """Digest of the weights: of the source's files, or of the values (as float32) of loose components."""
-        recorded = (self.source or {}).get("sha256")
-        if recorded is not None:
-            return str(recorded)
+        """Digest of the weights: of the source's files, or of the values (as float32) of loose components; kept."""
+        if self._sha256 is None and self.folder is not None:
+            from vislex.diffusion.t2i.loading import folder_digest
+
+            self._sha256 = folder_digest(self.folder)
         if self._sha256 is None:
             told = f"{self.pipeline_name} {self.process.prediction_type} {values_digest(self)}"
             self._sha256 = hashlib.sha256(told.encode()).hexdigest()
@@ -229,8 +233,11 @@ class TextToImage(nn.Module):
         return self.eval()
 
     def train(self, mode: bool = True) -> TextToImage:
-        """Training mode for what is not frozen; a frozen model stays in eval mode."""
-        return super().train(mode and any(parameter.requires_grad for parameter in self.parameters()))
+        """Training mode for the parts that are not frozen; frozen ones stay in eval mode, without dropout."""
+        super().train(mode and _has_trainable(self))
+        for part in self.children():
+            part.train(mode and _has_trainable(part))
+        return self
 
     def condition(self, prompts: str | Sequence[str]) -> Condition:
         """Conditions of B prompts, as the stock pipeline's ``encode_prompt`` gives them."""
@@ -243,6 +250,7 @@ class TextToImage(nn.Module):
         mask: Tensor | None = None,
         prompts: Sequence[str] | None = None,
         order: Order = "visual_first",
+        inject: Injection = "input",
     ) -> Condition:
         """Conditions of soft tokens, alone or with words; see ``TextReader.compose``.
 
@@ -251,19 +259,33 @@ class TextToImage(nn.Module):
             mask: bool[B, K], False where a soft token is left out.
             prompts: B texts.
             order: "visual_first" or "text_first".
+            inject: "input": the text encoder reads the tokens, as ViLex has it. "output": they replace its states at
+                their places, past the text encoder (as IP-Adapter and its like do), to compare with.
 
         Raises:
-            SpecError: If they do not fit into a text encoder's context, or have another width.
+            SpecError: If they do not fit into a text encoder's context, have another width, or are to pass by the text
+                encoders of a model that has several.
         """
         if tokens.ndim != 3 or tokens.shape[-1] != sum(self.widths):
             raise SpecError(
                 f"soft tokens of shape {tuple(tokens.shape)}; {type(self).__name__} reads float[B, K, "
                 f"{sum(self.widths)}], the word embeddings of its text encoders side by side ({self.widths})"
             )
+        if inject not in INJECTIONS:
+            raise ConfigError(f"unknown injection '{inject}' of soft tokens; allowed are {', '.join(INJECTIONS)}")
         parts = tokens.split(self.widths, dim=-1)
-        return self.read_texts(
-            [text.compose(part, mask, prompts, order) for text, part in zip(self.texts, parts, strict=True)]
-        )
+        inputs = [text.compose(part, mask, prompts, order) for text, part in zip(self.texts, parts, strict=True)]
+        if inject == "output" and len(self.texts) > 1:
+            raise SpecError(
+                f"{self.pipeline_name} has {len(self.texts)} text encoders, which tokens cannot pass by; use 'input'"
+            )
+        if inject == "input":
+            return self.read_texts(inputs)
+        own = inputs[0]
+        condition = self.read_texts([replace(own, places=None, vectors=None)])
+        if own.places is None or own.vectors is None or own.places.shape != condition.prompt_embeds.shape[:2]:
+            raise SpecError(f"the states of {self.pipeline_name} are not those of its tokens one by one; use 'input'")
+        return replace(condition, prompt_embeds=write_vectors(condition.prompt_embeds, own.places, own.vectors))
 
     def predict(self, noisy: Tensor, timesteps: Tensor, condition: Condition) -> Tensor:
         """The denoiser's prediction, without channels of a learned variance.
@@ -366,10 +388,13 @@ class TextToImage(nn.Module):
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Writes the folder that ``load_t2i`` and the stock pipeline open, and takes it as its source."""
-        from vislex.diffusion.t2i.loading import folder_source
-
         self.pipeline().save_pretrained(folder, safe_serialization=True)
-        self.source = folder_source(Path(folder), "local", str(folder), None)
+        self.folder, self._sha256 = Path(folder), None
+        self.source = {"kind": "local", "location": str(folder), "revision": None}
+
+
+def _has_trainable(module: nn.Module) -> bool:
+    return any(parameter.requires_grad for parameter in module.parameters())
 
 
 def merge_arguments(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:

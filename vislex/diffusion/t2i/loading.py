@@ -19,7 +19,7 @@ from vislex.errors import CheckpointError, ConfigError, UnknownNameError, did_yo
 from vislex.hub import check_folder, shipped
 from vislex.registry import Entry, registry
 
-__all__ = ["folder_source", "load_t2i"]
+__all__ = ["folder_digest", "load_t2i"]
 
 _INDEX = "model_index.json"
 _PATTERNS = [_INDEX, "*/*.json", "*/*.txt", "*/*.model", "*/*.safetensors"]
@@ -57,12 +57,13 @@ def load_t2i(
         model = family(pipeline=str(index["_class_name"]), image_size=image_size, **components, **options)
     except ConfigError as error:
         raise ConfigError(f"'{source}': {error}") from error
-    model.source = folder_source(folder, kind, location, revision)
+    model.folder = folder
+    model.source = {"kind": kind, "location": location, "revision": revision}
     return model
 
 
-def folder_source(folder: Path, kind: str, location: str, revision: str | None) -> dict[str, Any]:
-    """``TextToImage.source`` of a folder; its digest is over pipeline, prediction type and weight files."""
+def folder_digest(folder: Path) -> str:
+    """sha256 over pipeline, prediction type and weight files of a folder."""
     index = _read_index(folder)
     scheduler = _read_json(folder / "scheduler" / "scheduler_config.json")
     digest = hashlib.sha256(f"{index.get('_class_name')} {scheduler.get('prediction_type')}".encode())
@@ -71,7 +72,7 @@ def folder_source(folder: Path, kind: str, location: str, revision: str | None) 
             for file in _weight_files(folder / part):
                 with file.open("rb") as stream:
                     digest.update(f"{part} {hashlib.file_digest(stream, 'sha256').hexdigest()}".encode())
-    return {"kind": kind, "location": location, "revision": revision, "sha256": digest.hexdigest()}
+    return digest.hexdigest()
 
 
 def _resolve(source: str, revision: str | None) -> tuple[Path, str, str]:
@@ -169,7 +170,7 @@ def _load(folder: Path, name: str, dtype: torch.dtype) -> Any:
             return transformers.AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
         if folder.name == "scheduler":
             scheduler: Any = getattr(diffusers, name, None)
-            if not (isinstance(scheduler, type) and issubclass(scheduler, diffusers.SchedulerMixin)):
+            if not _is_scheduler(scheduler):
                 raise CheckpointError(f"'{folder}' names the scheduler '{name}', which diffusers does not have")
             return scheduler.from_pretrained(folder)
         library = transformers if hasattr(transformers, name) else diffusers
@@ -184,6 +185,12 @@ def _load(folder: Path, name: str, dtype: torch.dtype) -> Any:
     if missing := sorted(info["missing_keys"]):
         raise CheckpointError(f"'{folder}' lacks {len(missing)} weights, the first is {missing[0]}")
     return part
+
+
+def _is_scheduler(found: object) -> bool:
+    from diffusers import SchedulerMixin
+
+    return isinstance(found, type) and issubclass(found, SchedulerMixin)
 
 
 def _weight_files(folder: Path) -> Iterator[Path]:

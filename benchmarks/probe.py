@@ -91,7 +91,7 @@ class ProbeData:
 def load_data(bench: ProbeBench) -> ProbeData:
     """The scenes of a benchmark; the same for every encoder."""
     concepts = list(nouns(bench.vocabulary))
-    options = {"vocabulary": bench.vocabulary, "image_size": bench.image_size}
+    options: dict[str, Any] = {"vocabulary": bench.vocabulary, "image_size": bench.image_size}
     sizes = {"train": ("train", bench.train_size), "val": ("val", bench.val_size), "test": (bench.split, bench.size)}
     rows = {name: load_suite("openmoji", "images", split=s, size=n, **options) for name, (s, n) in sizes.items()}
     records = {name: [json.loads(text) for text in data.with_format(None)["factors"]] for name, data in rows.items()}
@@ -196,7 +196,7 @@ class _Asked:
 
     def __call__(self) -> dict[str, Any]:
         labels, classes = self.data.labels, self.data.classes
-        options = {"seed": self.seed, "lr": self.rate}
+        options: dict[str, Any] = {"seed": self.seed, "lr": self.rate}
         probed = run_probe(self.probe, self.features(), labels, classes, self.bench.settings, **options)
         hits = {name: (probed.predictions[name] == labels["test"][name])[_asked(labels, name)] for name in TIERS}
         scores = {name: float(values.mean()) for name, values in hits.items()}

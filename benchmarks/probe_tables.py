@@ -44,7 +44,7 @@ def differences(rows: Sequence[Mapping[str, Any]], data: ProbeData) -> list[dict
         hits = _hits(group, data)
         reference = _hits(_grouped(rows)[probe, first], data)
         for factor, values in hits.items():
-            row = {"probe": probe, "encoder": encoder, "factor": factor, "tier": TIERS.get(factor, "")}
+            row: dict[str, Any] = {"probe": probe, "encoder": encoder, "factor": factor, "tier": TIERS.get(factor, "")}
             row |= {"accuracy": float(values.mean()), "n": values.shape[1], "seeds": len(values)}
             if encoder != first:
                 interval = paired_bootstrap(values, reference[factor])

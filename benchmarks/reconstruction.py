@@ -137,7 +137,7 @@ class Rung:
 def load_scenes(bench: ReconstructionBench, image_size: int) -> Scenes:
     """The scenes, drawn at a text-to-image model's size."""
     size = max(bench.size, bench.loss_images)
-    options = {"vocabulary": bench.vocabulary, "image_size": max(image_size, 16), "style": "dense"}
+    options: dict[str, Any] = {"vocabulary": bench.vocabulary, "image_size": max(image_size, 16), "style": "dense"}
     rows = load_suite("openmoji", split=bench.split, size=size, **options)
     factors = [json.loads(text) for text in rows.with_format(None)["factors"]]
     originals = [np.array(row["image"].resize((image_size, image_size))) for row in rows]

@@ -114,7 +114,7 @@ def run(config: ReaderRecipeConfig) -> Path:
 
     def validate(model: nn.Module) -> dict[str, float]:
         assert isinstance(model, Reader)
-        figures = {}
+        figures: dict[str, float] = {}
         for split, rows in held_out.items():
             figures |= {f"{split}_{name}": value for name, value in factor_accuracy(model, rows).items()}
         return figures

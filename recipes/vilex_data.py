@@ -53,7 +53,7 @@ class ImagePairs:
         self.targets: np.ndarray | None = None
         if not cache:
             return
-        cached = {"provenance": provenance, "workers": workers}
+        cached: dict[str, Any] = {"provenance": provenance, "workers": workers}
         self.targets = cached_images(rows, t2i.image_size, **cached)
         if frozen:
             self.features = cached_features(backbone, rows, image_processor, provenance=provenance)

@@ -141,7 +141,7 @@ def score_frechet(images: Images, originals: Images, *, extractor: FeatureExtrac
     made, real = extractor(images), extractor(originals)
     value = frechet_distance(made.features, real.features)
     name = "FID" if extractor.is_published_inception else "Frechet distance"
-    return SetScore(name, value, made.count, real.count, extractor.describe())
+    return SetScore(name, value, made.n_images, real.n_images, extractor.describe())
 
 
 def score_kernel(images: Images, originals: Images, *, extractor: FeatureExtractor) -> SetScore:
@@ -149,7 +149,7 @@ def score_kernel(images: Images, originals: Images, *, extractor: FeatureExtract
     made, real = extractor(images), extractor(originals)
     value = kernel_distance(made.features, real.features)
     name = "KID" if extractor.is_published_inception else "kernel distance"
-    return SetScore(name, value, made.count, real.count, extractor.describe())
+    return SetScore(name, value, made.n_images, real.n_images, extractor.describe())
 
 
 def score_inception(images: Images, *, extractor: FeatureExtractor, splits: int = 10) -> SetScore:
@@ -157,7 +157,7 @@ def score_inception(images: Images, *, extractor: FeatureExtractor, splits: int 
     made = extractor(images)
     value = inception_score(made.probabilities, splits=splits)
     name = "IS" if extractor.is_published_inception else "class score"
-    return SetScore(name, value, made.count, None, extractor.describe() | {"splits": splits})
+    return SetScore(name, value, made.n_images, None, extractor.describe() | {"splits": splits})
 
 
 def _checked(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -43,7 +43,7 @@ class Features(NamedTuple):
     probabilities: np.ndarray
 
     @property
-    def count(self) -> int:
+    def n_images(self) -> int:
         """Number of images."""
         return len(self.features)
 

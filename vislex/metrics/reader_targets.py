@@ -86,7 +86,7 @@ def factor_targets(factors: Sequence[Mapping[str, Any]], concepts: Sequence[str]
             measures[i, place] = [item[name] / unit for name, unit in MEASURES.items()]
     background = np.array([BACKGROUNDS.index(record["background"]) for record in factors], dtype=np.int64)
     shade = np.array([record["background_rgb"] for record in factors], dtype=np.float32).reshape(n, 3) / 255
-    named = {"concept": concept, "size": size, "artist": artist, "measures": measures}
+    named: dict[str, np.ndarray] = {"concept": concept, "size": size, "artist": artist, "measures": measures}
     return {**named, "background": background, "shade": shade}
 
 

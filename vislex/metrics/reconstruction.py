@@ -108,7 +108,7 @@ def score_pairs(
     if extractor is not None and features is None:
         features = extractor(images), extractor(originals)
     if features is not None:
-        if features[1].count < 2:
+        if features[1].n_images < 2:
             raise DataError("retrieval needs at least two originals to choose from")
         made, real = (part.features for part in features)
         scores |= {"feature cosine": feature_cosine(made, real), "retrieval R@1": retrieval_hits(made, real)}

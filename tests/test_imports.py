@@ -14,6 +14,7 @@ RANKS: dict[str, int] = {
     "vislex.errors": 0,
     "vislex.specs": 0,
     "vislex.catalog": 0,
+    "vislex.catalog_encoders": 0,
     "vislex.catalog_llms": 0,
     "vislex.registry": 0,
     "vislex.listing": 0,

@@ -31,6 +31,7 @@ def register() -> None:
     from vislex.captioner_config import CaptionerConfig
     from vislex.captioner_processing import CaptionProcessor
     from vislex.decoders.ladic.codec import LatentCodec, LatentCodecConfig
+    from vislex.metrics.reader import Reader, ReaderConfig
     from vislex.segmentation.mask_tokenizer import MaskTokenizer, MaskTokenizerConfig
     from vislex.vilex import ViLex
     from vislex.vilex_config import ViLexConfig
@@ -50,6 +51,7 @@ def register() -> None:
     for config, model in (
         (LatentCodecConfig, LatentCodec),
         (MaskTokenizerConfig, MaskTokenizer),
+        (ReaderConfig, Reader),
         (ViLexConfig, ViLex),
     ):
         AutoConfig.register(config.model_type, config, exist_ok=True)

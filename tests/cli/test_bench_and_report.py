@@ -94,3 +94,24 @@ def test_help_shows_examples(verb: str, capsys: pytest.CaptureFixture[str]) -> N
     out = capsys.readouterr().out
     assert f"vislex {verb} " in out
     assert "\b" not in out
+
+
+def test_bench_probe_prints_accuracies_and_differences(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("VISLEX_CACHE", str(tmp_path / "cache"))
+    words = ["bench", "probe", "-e", "siglip-tiny", "-e", "siglip-tiny@untrained", "--size", "20"]
+    words += ["--out", str(tmp_path), "--option", "train_size=30", "--option", "val_size=20"]
+    words += ["--option", "probes=[linear]", "--option", "settings.epochs=1"]
+    assert main([*words, "--json"]) == 0
+    printed = json.loads(capsys.readouterr().out)
+    assert [row["encoder"] for row in printed["accuracies"][:2]] == ["siglip-tiny", "siglip-tiny@untrained"]
+    assert (tmp_path / "probe.json").is_file()
+    assert main(words) == 0
+    text = capsys.readouterr().out
+    assert "difference from siglip-tiny" in text
+    assert "never named" in text
+    assert main(["bench", "probe"]) == 2
+    assert "no encoder given" in capsys.readouterr().err
+    assert main(["bench", "captioning", "-e", "siglip-tiny"]) == 2
+    assert "takes no --encoder" in capsys.readouterr().err

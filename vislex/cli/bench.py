@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 __all__ = ["TASKS", "command"]
 
-TASKS = ("captioning", "retrieval", "latency", "reproduce")
+TASKS = ("captioning", "retrieval", "latency", "reproduce", "probe", "reconstruction")
 COLUMNS = {
     "captioning": [
         "row", "origin", "CIDEr-D", "BLEU-4", "ROUGE-L", "scene-F1", "ms a caption", "captions a second", "evaluations",
@@ -37,6 +37,10 @@ def command(
         list[str] | None,
         typer.Option("--model", "-m", help="A folder, a shipped model, or hf:ORG/CAPTIONER. May be repeated."),
     ] = None,
+    encoder: Annotated[
+        list[str] | None,
+        typer.Option("--encoder", "-e", help="probe: a name of 'vislex list encoders', timm:NAME, hf:DIR. Repeatable."),
+    ] = None,
     data: Annotated[
         str, typer.Option("--data", help="The suite openmoji, or SOURCE:FOLDER with photographs, e.g. coco:data/coco.")
     ] = "openmoji",
@@ -53,7 +57,9 @@ def command(
     prompt: Annotated[str | None, typer.Option("--prompt", help="Text that a stock captioner starts from.")] = None,
     option: Annotated[
         list[str] | None,
-        typer.Option("--option", help="captioning: key=value of the decoder, e.g. num_inference_steps=30. Repeatable."),
+        typer.Option(
+            "--option", help="key=value of the decoder (captioning), or of probe or reconstruction. Repeatable."
+        ),
     ] = None,
     bounds: Annotated[bool, typer.Option("--bounds/--no-bounds", help="captioning: floors and ceiling too.")] = True,
     images: Annotated[int, typer.Option("--images", min=0, help="Images kept in the result file for reports.")] = 24,
@@ -77,6 +83,8 @@ def command(
     vislex bench captioning -m captioner-masked --option num_candidates=8 --option do_sample=true
     vislex bench retrieval --model siglip-tiny                        recall at 1, 5, 10 in both directions
     vislex bench latency -m runs/a -m runs/b --batch-sizes 1,16       the same number of tokens on both sides
+    vislex bench probe -e siglip-tiny -e siglip-tiny@untrained        what frozen features hold of the suite's factors
+    vislex bench reconstruction -m runs/vilex --size 2000             what is drawn from 1, 4, 16 ... tokens
     vislex bench reproduce ladic -m runs/paper --data coco:data/coco  our scores beside the published ones
 
     Results with per-image scores and provenance are appended to --out; 'vislex report' makes a page of them.
@@ -85,6 +93,18 @@ def command(
         raise UnknownNameError(f"unknown benchmark '{task}'{did_you_mean(task, TASKS)} Allowed are {', '.join(TASKS)}")
     if paper is not None and task != "reproduce":
         raise ConfigError(f"'vislex bench {task}' takes no '{paper}'; give models by --model")
+    if encoder and task != "probe":
+        raise ConfigError(f"'vislex bench {task}' takes no --encoder; give models by --model")
+    if task in ("probe", "reconstruction"):
+        from vislex.cli import bench_images
+
+        overrides = [f"split={split}", *([] if size is None else [f"size={size}"]), *(option or [])]
+        shared: dict[str, Any] = {"out": out, "device": device, "batch_size": batch_size, "json": json}
+        if task == "probe":
+            bench_images.probe(encoder or [], overrides, **shared)
+        else:
+            bench_images.reconstruction(model or [], overrides, seed=seed, **shared)
+        return
     names = list(model or []) if task == "reproduce" else model or _shipped(task)
     options: dict[str, Any] = {"device": device, "dtype": dtype, "seed": seed, "batch_size": batch_size}
     if task == "latency":

@@ -91,7 +91,7 @@ def check_location(source: str) -> None:
     """
     if Path(source).is_dir() or (source.count("/") == 1 and not source.startswith((".", "/", "~"))):
         return
-    from vislex.catalog import ENCODERS
+    from vislex.catalog_encoders import ENCODERS
 
     raise UnknownNameError(
         f"'hf:{source}' is neither a local folder nor a hub id (ORG/REPO){did_you_mean(source, ENCODERS)} "

@@ -15,7 +15,7 @@ from torch import Tensor
 from transformers import BertConfig, BertModel, BlipVisionConfig, PreTrainedTokenizerFast
 
 from vislex.captioner import Captioner
-from vislex.catalog import ENCODERS
+from vislex.catalog_encoders import ENCODERS
 from vislex.decoders.ladic.codec import STOP, LatentCodec, LatentCodecConfig
 from vislex.decoders.ladic.decoder import LadicDecoder
 from vislex.decoders.ladic.text_encoder import TextEncoder

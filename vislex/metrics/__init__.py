@@ -9,6 +9,8 @@ _PUBLIC = {
     "PairedInterval": "statistics",
     "bootstrap_bleu": "statistics",
     "exact_binomial_interval": "statistics",
+    "load_extractor": "image_features",
+    "load_reader": "reader",
     "paired_bootstrap": "statistics",
     "paired_ratio": "statistics",
     "score_bert": "bertscore",
@@ -16,7 +18,12 @@ _PUBLIC = {
     "score_captions_per_image": "captions",
     "score_clip": "clipscore",
     "score_diversity": "diversity",
+    "score_factors": "factors",
+    "score_frechet": "distances",
+    "score_inception": "distances",
     "score_java": "java",
+    "score_kernel": "distances",
+    "score_pairs": "reconstruction",
     "verdict": "statistics",
 }
 

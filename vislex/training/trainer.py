@@ -48,6 +48,8 @@ class PartTrainer(Trainer):
         validate: Called with the model in eval mode under autocast every ``eval_every`` steps; gives figures.
         title: Name on the progress bar.
         callbacks: Further ones, such as what a training keeps beside the model in its checkpoints.
+        optimizer: "adamw", or "adafactor" with its learning rates as given (no scaling by parameters, no relative
+            steps).
     """
 
     def __init__(
@@ -63,6 +65,7 @@ class PartTrainer(Trainer):
         title: str = "training",
         console: Console | None = None,
         callbacks: Sequence[TrainerCallback] = (),
+        optimizer: str = "adamw",
     ) -> None:
         self.settings = settings
         self.folder = Path(output_dir)
@@ -74,6 +77,8 @@ class PartTrainer(Trainer):
         self._loss, self._validate = loss, validate
         self.bf16 = uses_bf16(settings)
         args = training_arguments(settings, self.folder)
+        if optimizer == "adafactor":
+            args.optim = type(args.optim)("adafactor")
         if validate is None:
             args.eval_strategy = type(args.eval_strategy)("no")
         knew_use_cache = "use_cache" in vars(model.config)

@@ -1,0 +1,292 @@
+"""Recipe ``t2i_pretrain``: a small text-to-image model from stock classes, the frozen half of an embedded ViLex.
+
+A diffusers ``PixArtTransformer2DModel`` on pixels and a transformers ``T5EncoderModel``, trained together on dense
+captions of the suite. The network predicts x0 and is trained with the weights of v, which makes large patches of pixels
+learnable. What counts is not the loss but what the reader reads from images that it draws.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+import torch
+from datasets import Dataset
+from diffusers import DDIMScheduler, PixArtTransformer2DModel
+from pydantic import Field
+from torch import Tensor, nn
+from transformers import PreTrainedTokenizerFast, T5Config, T5EncoderModel, set_seed
+
+import vislex.data
+from vislex.config import Config
+from vislex.data import openmoji
+from vislex.diffusion.objectives import ReconstructionObjective
+from vislex.diffusion.t2i import TextToImage
+from vislex.diffusion.t2i.pixart import PixArt
+from vislex.errors import ConfigError
+from vislex.metrics.image_features import as_uint8
+from vislex.metrics.reader import Reader, load_reader
+from vislex.recipes.obedience import Prompts, draw_images, obedience, single_object_prompts
+from vislex.recipes.source import column
+from vislex.text import load_tokenizer, prune_tokenizer
+from vislex.training.captions import CaptionBank, generator
+from vislex.training.draws import Draws
+from vislex.training.images import cached_images, normalize_images
+from vislex.training.parts import PartSettings
+from vislex.training.recipe import Recipe
+from vislex.training.records import finish_run, model_card, start_run
+from vislex.training.settings import TrainingSettings, total_draws
+from vislex.training.sheets import image_sheet
+from vislex.training.t2i import TextToImageTraining
+from vislex.training.trainer import PartTrainer
+
+__all__ = ["RECIPE", "DenoiserSizes", "T2IPretrainConfig", "TextSizes", "build_model", "run"]
+
+
+class DenoiserSizes(Config):
+    """Sizes of the transformer."""
+
+    num_layers: int = Field(8, ge=1)
+    num_attention_heads: int = Field(6, ge=1)
+    attention_head_dim: int = Field(32, ge=2)
+    patch_size: int = Field(6, ge=1)
+
+
+class TextSizes(Config):
+    """Sizes of the T5; its width is what a soft token of ViLex has."""
+
+    d_model: int = Field(192, ge=2)
+    num_layers: int = Field(3, ge=1)
+    num_heads: int = Field(6, ge=1)
+    d_kv: int = Field(32, ge=1)
+    d_ff: int = Field(512, ge=1)
+
+
+class T2IPretrainConfig(TrainingSettings):
+    """Configuration of ``t2i_pretrain``.
+
+    Attributes:
+        text_length: Tokens of a padded prompt with special tokens; what does not fit is cut off.
+        caption_dropout: Share of training images without caption, for guidance.
+        density: How times are drawn.
+        logit_mean: Of logit-normal times; above 0 prefers noisy ones.
+        weighting: Weights of the loss (``NoiseProcess.weight``).
+        reader: The reader, shipped or a folder, that reads what is drawn; None draws and reads nothing.
+        val_images: Single-object scenes of val that each validation draws.
+        final_images: The same after the training.
+        guidance_scale: Of the drawing.
+        num_inference_steps: Of the drawing.
+        save_dtype: Number format of the saved weights.
+    """
+
+    budget_table: ClassVar[str] = "t2i_pretrain"
+
+    vocabulary: Literal["core", "default", "large"] = "core"
+    image_size: int = Field(48, ge=16)
+    denoiser: DenoiserSizes = DenoiserSizes()
+    text: TextSizes = TextSizes()
+    text_length: int = Field(64, ge=4)
+    train_size: int = Field(40000, ge=1)
+    val_size: int = Field(500, ge=1)
+    data_seed: int = Field(0, ge=0)
+    render_workers: int = Field(2, ge=0)
+    caption_dropout: float = Field(0.1, ge=0, lt=1)
+    density: Literal["uniform", "logit_normal"] = "logit_normal"
+    logit_mean: float = 0.0
+    weighting: Literal["native", "epsilon", "v", "sample", "min_snr"] = "v"
+    reader: str | None = "reader"
+    val_images: int = Field(100, ge=1)
+    final_images: int = Field(500, ge=1)
+    guidance_scale: float = Field(1.5, ge=1)
+    num_inference_steps: int = Field(30, ge=1)
+    batch_size: int = Field(64, ge=1)
+    weight_decay: float = Field(0.01, ge=0)
+    ema_decay: float = Field(0.999, ge=0, lt=1)
+    save_dtype: Literal["float32", "bfloat16"] = "bfloat16"
+
+
+def build_model(config: T2IPretrainConfig, tokenizer: PreTrainedTokenizerFast) -> TextToImage:
+    """A text-to-image model with random weights.
+
+    Raises:
+        ConfigError: If the patches do not cover the image.
+    """
+    if config.image_size % config.denoiser.patch_size:
+        raise ConfigError(
+            f"denoiser.patch_size {config.denoiser.patch_size} does not divide image_size {config.image_size}"
+        )
+    text_encoder = T5EncoderModel(
+        T5Config(
+            vocab_size=len(tokenizer),
+            **config.text.model_dump(),
+            feed_forward_proj="gated-gelu",
+            dropout_rate=0.0,
+            pad_token_id=tokenizer.pad_token_id,
+            eos_token_id=tokenizer.sep_token_id,
+        )
+    )
+    transformer = PixArtTransformer2DModel(
+        **config.denoiser.model_dump(),
+        in_channels=3,
+        out_channels=3,
+        sample_size=config.image_size,
+        cross_attention_dim=config.denoiser.num_attention_heads * config.denoiser.attention_head_dim,
+        caption_channels=config.text.d_model,
+    )
+    scheduler = DDIMScheduler(
+        beta_schedule="squaredcos_cap_v2",
+        prediction_type="sample",
+        clip_sample=True,  # pixels lie in [-1, 1]
+        timestep_spacing="trailing",
+    )
+    return PixArt(text_encoder=text_encoder, tokenizer=tokenizer, transformer=transformer, scheduler=scheduler)
+
+
+def run(config: T2IPretrainConfig) -> Path:
+    """Trains the model.
+
+    Returns:
+        The output folder: an ordinary diffusers pipeline (``model_index.json``), ``samples.png``, a card,
+        ``training.jsonl`` and ``run.json``.
+    """
+    output = start_run("t2i_pretrain", config)
+    reader = load_reader(config.reader) if config.reader is not None else None
+    train, val = _suite(config, "train", config.train_size), _suite(config, "val", config.val_size)
+    cached = {"provenance": openmoji.provenance(), "workers": config.render_workers}
+    images, val_images = (cached_images(rows, config.image_size, **cached) for rows in (train, val))
+    captions = column(train, "captions")
+    tokenizer, _ = prune_tokenizer(load_tokenizer("minilm"), (text for own in captions for text in own))
+    tokenizer.model_max_length = config.text_length
+    objective = ReconstructionObjective(
+        density=config.density, logit_mean=config.logit_mean, weighting=config.weighting
+    )
+    set_seed(config.seed)  # here: rendering draws random numbers too, unless the images are cached
+    model = TextToImageTraining(build_model(config, tokenizer), objective)
+    bank, val_bank, empty = (
+        CaptionBank(texts, tokenizer, max_length=config.text_length)
+        for texts in (captions, column(val, "captions"), [[""]])
+    )
+
+    def pick(rows: np.ndarray, positions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The caption of each sample, and whether it is left out."""
+        generators = [generator(config.seed, int(position)) for position in positions]
+        chosen = bank.pick(rows, iter(generators))
+        return chosen, np.array([g.random() < config.caption_dropout for g in generators])
+
+    def lengths(rows: np.ndarray, positions: np.ndarray) -> np.ndarray:
+        return bank.lengths[pick(rows, positions)[0]]
+
+    def fetch(rows: np.ndarray, positions: np.ndarray) -> dict[str, Any]:
+        chosen, dropped = pick(rows, positions)
+        ids = bank.input_ids[chosen]
+        ids[dropped] = empty.input_ids
+        latents = normalize_images(images[rows])
+        seed = int(generator(config.seed, int(positions[0]), "noise").integers(2**62))
+        return {"latents": latents, **_prompts(ids, tokenizer), **model.draw(latents, seed)}
+
+    prompts = None
+    if reader is not None:
+        n = max(config.val_images, config.final_images)
+        prompts = single_object_prompts(n, vocabulary=config.vocabulary, image_size=config.image_size)
+
+    def validate(trained: nn.Module, n: int | None = None) -> dict[str, float]:
+        assert isinstance(trained, TextToImageTraining)
+        figures = {"loss": _loss(trained, val_images, val_bank, tokenizer, config.batch_size)}
+        if reader is not None and prompts is not None:
+            figures |= _draw_and_read(trained.t2i, reader, prompts, config, output, n or config.val_images)
+        return figures
+
+    trainer = PartTrainer(
+        model,
+        config,
+        parts={"t2i.transformer": PartSettings(), "t2i.text_encoder": PartSettings()},
+        draws=Draws(
+            len(images),
+            total_draws(config),
+            seed=config.seed,
+            fetch=fetch,
+            lengths=lengths,
+            batch_size=config.batch_size,
+        ),
+        output_dir=output,
+        validate=validate,
+        loss=lambda trained, batch: trained(**batch),
+        title="t2i_pretrain",
+    )
+    figures = trainer.fit()
+    if trainer.is_world_process_zero():
+        t2i = model.t2i.freeze()
+        if reader is not None and prompts is not None:
+            final = _draw_and_read(t2i, reader, prompts, config, output, config.final_images)
+            figures |= {f"eval_{name}": value for name, value in final.items()} | {"eval_images": config.final_images}
+        t2i.to(getattr(torch, config.save_dtype)).save_pretrained(output)
+        (output / "README.md").write_text(_card(config, t2i, tokenizer, figures), encoding="utf-8")
+        finish_run("t2i_pretrain", config, output, figures, trainer.plan, suite=openmoji.provenance())
+    return output
+
+
+def _prompts(ids: np.ndarray, tokenizer: PreTrainedTokenizerFast) -> dict[str, Tensor]:
+    """``input_ids`` and ``attention_mask``, int64[B, L], cut where all are padding: it is masked everywhere."""
+    input_ids = torch.from_numpy(ids)
+    attention_mask = (input_ids != tokenizer.pad_token_id).long()
+    longest = int(attention_mask.sum(dim=1).max())
+    return {"input_ids": input_ids[:, :longest], "attention_mask": attention_mask[:, :longest]}
+
+
+def _loss(
+    model: TextToImageTraining,
+    images: np.ndarray,
+    bank: CaptionBank,
+    tokenizer: PreTrainedTokenizerFast,
+    batch_size: int,
+) -> float:
+    """Mean loss of images with their first captions; times and noise are the same in every call."""
+    device, total = model.device, 0.0
+    for start in range(0, len(images), batch_size):
+        latents = normalize_images(images[start : start + batch_size])
+        ids = bank.input_ids[bank.starts[start : start + len(latents)]]
+        batch = {"latents": latents, **_prompts(ids, tokenizer), **model.draw(latents, start)}
+        total += float(model(**{name: value.to(device) for name, value in batch.items()})) * len(latents)
+    return total / len(images)
+
+
+def _draw_and_read(
+    t2i: TextToImage, reader: Reader, prompts: Prompts, config: T2IPretrainConfig, output: Path, n: int
+) -> dict[str, float]:
+    """Draws the first ``n`` prompts, writes ``samples.png``, and gives the accuracy of each nameable factor."""
+    chosen = Prompts(prompts.texts[:n], prompts.factors[:n], prompts.images[:n])
+    options = {"guidance_scale": config.guidance_scale, "num_inference_steps": config.num_inference_steps}
+    drawn = as_uint8(draw_images(t2i, chosen.texts, **options))
+    shown = [[image for pair in zip(chosen.images[i : i + 4], drawn[i : i + 4], strict=True) for image in pair]
+             for i in range(0, min(n, 32), 4)]  # fmt: skip
+    image_sheet(shown, columns=["scene", "drawn"] * min(n, 4)).save(output / "samples.png")
+    return {name: float(values.mean()) for name, values in obedience(reader, drawn, chosen).items()}
+
+
+def _suite(config: T2IPretrainConfig, split: str, size: int) -> Dataset:
+    options = {"seed": config.data_seed, "image_size": config.image_size, "vocabulary": config.vocabulary}
+    return vislex.data.load_suite("openmoji", "caption", split=split, size=size, style="dense", **options)
+
+
+def _card(
+    config: T2IPretrainConfig, t2i: TextToImage, tokenizer: PreTrainedTokenizerFast, figures: dict[str, float]
+) -> str:
+    count = {name: sum(p.numel() for p in getattr(t2i, name).parameters()) for name in ("transformer", "text_encoder")}
+    return model_card(
+        "t2i_pretrain",
+        config,
+        figures,
+        tags=["text-to-image", "diffusers"],
+        summary=(
+            f"A PixArt transformer of {count['transformer']:,} parameters on {config.image_size} x {config.image_size} "
+            f"pixels and a T5 of {count['text_encoder']:,} over {len(tokenizer)} word pieces, trained together on "
+            f"{config.train_size:,} scenes with dense captions; it predicts x0. Opens with `vislex` as a frozen "
+            "text-to-image model and with diffusers' `PixArtAlphaPipeline` (with `vae=None` and "
+            "`output_type='latent'`: there is no autoencoder). Figures: what the reader reads from drawn scenes with "
+            "one object."
+        ),
+    )
+
+
+RECIPE = Recipe(T2IPretrainConfig, run)

@@ -1,0 +1,283 @@
+"""Recipe ``vilex_pretrain``: an encoder learns to say an image to a frozen text-to-image model (arXiv 2412.06774).
+
+In two stages by default: first the pooling on cached features, then the encoder with it, at a thirtieth of its learning
+rate; training both from the start lets a fresh pooling spoil the encoder (GenHancer, arXiv 2503.19480).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+import torch
+from pydantic import Field
+from safetensors.torch import load_file
+from torch import nn
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments, set_seed
+
+from vislex.data.sources import describe_source
+from vislex.diffusion.t2i import load_t2i
+from vislex.encoders.factory import create_encoder
+from vislex.metrics.image_features import as_uint8
+from vislex.modules.tail_drop import keep_counts
+from vislex.recipes.source import DataSettings, column, load_splits
+from vislex.recipes.vilex_data import ImagePairs
+from vislex.training.captions import generator
+from vislex.training.draws import Draws
+from vislex.training.parts import PartSettings
+from vislex.training.recipe import Recipe
+from vislex.training.records import command_line, finish_run, start_run
+from vislex.training.settings import total_draws
+from vislex.training.sheets import image_sheet
+from vislex.training.trainer import PartTrainer
+from vislex.vilex import ViLex
+
+__all__ = ["RECIPE", "ViLexPretrainConfig", "budgets_of", "build_model", "paired_losses", "run", "train"]
+
+LR_RATIO = 30  # of pooling and encoder: 3e-4 and 1e-5 in the paper
+SHOWN = 8
+
+
+class ViLexPretrainConfig(DataSettings):
+    """Configuration of ``vilex_pretrain``.
+
+    Attributes:
+        encoder: Vision encoder.
+        encoder_options: Options of ``create_encoder``.
+        pretrained: Whether the encoder starts from its weights.
+        tiny: Its tiny variant, for tests.
+        t2i: The frozen text-to-image model: folder, hub id or shipped name.
+        t2i_dtype: Its number format; "auto" is bf16 where the training computes in it.
+        stages: "frozen" trains the pooling alone; "two_stage" the pooling for ``pooling_steps``, then both for
+            ``steps``; "end_to_end" both for ``steps``.
+        pooling_steps: Of the first of two stages.
+        backbone_lr: Peak learning rate of the encoder; a thirtieth of ``lr`` by default.
+        n_tokens: Most tokens of an image; as many as the text encoder reads by default.
+        depth: Layers of the pooling.
+        tail_drop: How many tokens a training step keeps.
+        order: Where the words of a prompt stand.
+        use_captions: Whether captions stand with the tokens in training.
+        caption_dropout: How often they do not.
+        objective: Arguments of ``ReconstructionObjective``.
+        cache: Whether images and the tokens of a frozen encoder are kept on disk.
+        optimizer: Of all parts; Adafactor takes its learning rate as given, without scaling by parameters.
+        save_dtype: Number format of the saved weights.
+    """
+
+    budget_table: ClassVar[str] = "vilex_pretrain"
+
+    encoder: str = "siglip-tiny"
+    encoder_options: dict[str, Any] = Field(default_factory=dict)
+    pretrained: bool = True
+    tiny: bool = False
+    t2i: str = Field("t2i-tiny")
+    t2i_dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+    stages: Literal["frozen", "two_stage", "end_to_end"] = "two_stage"
+    pooling_steps: int = Field(1000, ge=1)
+    backbone_lr: float | None = Field(None, gt=0)
+    n_tokens: int | None = Field(16, ge=1)
+    depth: int = Field(2, ge=1, le=5)
+    tail_drop: Literal["uniform", "pow2", "uniform_pow2", "none"] = "uniform"
+    order: Literal["visual_first", "text_first"] = "visual_first"
+    use_captions: bool = False
+    caption_dropout: float = Field(0.5, ge=0, le=1)
+    objective: dict[str, Any] = Field(default_factory=dict)
+    cache: bool = True
+    optimizer: Literal["adamw", "adafactor"] = "adamw"
+    render_workers: int = Field(2, ge=0)
+    save_dtype: Literal["float32", "bfloat16"] = "float32"
+
+
+def build_model(config: ViLexPretrainConfig, **options: Any) -> ViLex:
+    """The model with its frozen text-to-image model attached; ``options`` go to ``ViLex.from_parts``."""
+    encoder = create_encoder(config.encoder, pretrained=config.pretrained, tiny=config.tiny, **config.encoder_options)
+    return ViLex.from_parts(
+        encoder=encoder,
+        t2i=load_t2i(config.t2i),
+        n_tokens=config.n_tokens,
+        depth=config.depth,
+        tail_drop=config.tail_drop,
+        order=config.order,
+        caption_dropout=config.caption_dropout,
+        objective=config.objective or None,
+        **options,
+    )
+
+
+def run(config: ViLexPretrainConfig) -> Path:
+    """Trains the model.
+
+    Returns:
+        The output folder: a ``ViLex`` with its image processor and card, ``samples.png``, ``training.jsonl``,
+        ``run.json``; the first of two stages is in ``pooling``.
+    """
+    return train("vilex_pretrain", config, lambda: build_model(config))
+
+
+def train(recipe: str, config: ViLexPretrainConfig, build: Callable[[], ViLex]) -> Path:
+    """Trains a ViLex model in its stages and saves it.
+
+    Args:
+        recipe: Name of the recipe.
+        config: Its configuration.
+        build: Gives the model; it is called after seeding.
+    """
+    output = start_run(recipe, config)
+    set_seed(config.seed)
+    model = build()
+    figures: dict[str, float] = {}
+    if config.stages == "two_stage":
+        figures = _pool_first(recipe, model, config, output)
+    trainer = _trainer(recipe, model, config, output, frozen=config.stages == "frozen")
+    figures |= trainer.fit()
+    if trainer.is_world_process_zero():
+        model.config.caption_dropout = config.caption_dropout
+        model.card_notes = _notes(recipe, config, figures)
+        _write_samples(model.eval(), config, output)
+        model.encoder.to(getattr(torch, config.save_dtype))
+        model.save_pretrained(output)
+        suite = describe_source(config.data).provenance
+        finish_run(recipe, config, output, figures, trainer.plan, suite=suite, t2i=model.config.t2i)
+    return output
+
+
+def budgets_of(n_tokens: int) -> list[int]:
+    """Token budgets that are shown and validated: 1, 4, 16, ... and all."""
+    return [*(k for k in (1, 4, 16, 64) if k < n_tokens), n_tokens]
+
+
+@torch.no_grad()
+def paired_losses(
+    model: ViLex, pairs: ImagePairs, counts: list[int], *, draws: int = 1, batch_size: int = 64, seed: int = 0
+) -> dict[int, np.ndarray]:
+    """Denoising loss of every image at each budget, under the same times and noise at every budget.
+
+    Args:
+        model: A model with its text-to-image model attached.
+        pairs: The images.
+        counts: Token budgets.
+        draws: Times and noises an image, averaged.
+        batch_size: Images a forward.
+        seed: Of times and noise.
+
+    Returns:
+        float64[N] a budget.
+    """
+    was_training = model.training
+    model.eval()
+    losses: dict[int, list[np.ndarray]] = {count: [] for count in counts}
+    for start in range(0, len(pairs), batch_size):
+        rows = np.arange(start, min(start + batch_size, len(pairs)))
+        batch = {name: value.to(model.device) for name, value in pairs.batch(rows).items()}
+        totals = dict.fromkeys(counts, 0.0)
+        for draw in range(draws):
+            made = torch.Generator().manual_seed((seed * 7919 + draw) * 1_000_003 + start)
+            noise = model.objective.draw(model.t2i, batch["latents"], made)
+            for count in counts:
+                found = model(**batch, counts=count, timesteps=noise.timesteps, noise=noise.noise).per_image
+                totals[count] = totals[count] + found.double().cpu().numpy() / draws
+        for count in counts:
+            losses[count].append(np.asarray(totals[count]))
+    model.train(was_training)
+    return {count: np.concatenate(parts) for count, parts in losses.items()}
+
+
+def _pool_first(recipe: str, model: ViLex, config: ViLexPretrainConfig, output: Path) -> dict[str, float]:
+    """The first of two stages, unless it is there already."""
+    folder = output / "pooling"
+    done = folder / "model.safetensors"
+    if config.resume == "auto" and done.is_file():
+        missing = model.load_state_dict(load_file(done), strict=False)
+        assert not missing.unexpected_keys
+        return {}
+    stage = config.model_copy(update={"steps": config.pooling_steps})
+    trainer = _trainer(recipe, model, stage, folder, frozen=True)
+    figures = trainer.fit()
+    if trainer.is_world_process_zero():
+        model.save_pretrained(folder)
+    return {f"pooling_{name.removeprefix('eval_')}": value for name, value in figures.items()}
+
+
+def _trainer(recipe: str, model: ViLex, config: ViLexPretrainConfig, output: Path, *, frozen: bool) -> PartTrainer:
+    train, val = load_splits(config)
+    facts = describe_source(config.data).provenance
+    shared: dict[str, Any] = {"cache": config.cache, "provenance": facts, "workers": config.render_workers}
+    processor = model.image_processor
+    pairs, val_pairs = (
+        ImagePairs(rows, model.encoder.backbone, processor, model.t2i, frozen=frozen, **shared) for rows in (train, val)
+    )
+    captions = column(train, "captions") if config.use_captions else None
+    n_tokens = model.encoder.config.n_tokens
+
+    def fetch(rows: np.ndarray, positions: np.ndarray) -> dict[str, Any]:
+        generators = [generator(config.seed, int(position)) for position in positions]
+        batch = pairs.batch(rows)
+        drawing = torch.Generator().manual_seed(int(generators[0].integers(2**62)))
+        noise = model.objective.draw(model.t2i, batch["latents"], drawing)
+        batch |= {"timesteps": noise.timesteps, "noise": noise.noise}
+        batch["counts"] = keep_counts(config.tail_drop, n_tokens, len(rows), generator=drawing)
+        if captions is not None:
+            chosen = [
+                own[int(g.integers(len(own)))] for own, g in zip((captions[r] for r in rows), generators, strict=True)
+            ]
+            kept = [g.random() >= config.caption_dropout for g in generators]
+            batch["captions"] = [text if keep else "" for text, keep in zip(chosen, kept, strict=True)]
+        return batch
+
+    def validate(trained: nn.Module) -> dict[str, float]:
+        assert isinstance(trained, ViLex)
+        losses = paired_losses(trained, val_pairs, budgets_of(n_tokens), batch_size=config.batch_size)
+        return {f"loss_{count}": float(values.mean()) for count, values in losses.items()}
+
+    model.config.caption_dropout = 0.0  # captions are left out above, by the sample's own draws
+    backbone = PartSettings(mode="frozen") if frozen else PartSettings(lr=config.backbone_lr or config.lr / LR_RATIO)
+    trainer = PartTrainer(
+        model,
+        config,
+        parts={"encoder.backbone": backbone, "encoder.pooling": PartSettings(), "encoder.heads": PartSettings()},
+        draws=Draws(len(pairs), total_draws(config), seed=config.seed, fetch=fetch),
+        output_dir=output,
+        loss=lambda called, batch: called(**batch).loss,
+        validate=validate,
+        title=recipe if config.stages != "two_stage" else f"{recipe}, {'pooling' if frozen else 'all'}",
+        optimizer=config.optimizer,
+    )
+    trainer.add_callback(_Progress(model))
+    if config.t2i_dtype == "bfloat16" or (config.t2i_dtype == "auto" and trainer.bf16):
+        model.t2i.to(torch.bfloat16)
+    return trainer
+
+
+class _Progress(TrainerCallback):
+    """Tells the model how far its training is: the temperature of discrete tokens follows from it."""
+
+    def __init__(self, model: ViLex) -> None:
+        self.model = model
+
+    def on_step_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        self.model.progress = state.global_step / max(state.max_steps - 1, 1)
+
+
+def _write_samples(model: ViLex, config: ViLexPretrainConfig, output: Path) -> None:
+    """``samples.png``: originals, and what the text-to-image model draws from more and more tokens."""
+    _, val = load_splits(config)
+    originals = [val[i]["image"] for i in range(min(SHOWN, len(val)))]
+    budgets = budgets_of(model.encoder.config.n_tokens)
+    drawn = [model.reconstruct(originals, n_tokens=budget) for budget in budgets]
+    rows = [[as_uint8([original])[0], *images] for original, *images in zip(originals, *drawn, strict=True)]
+    image_sheet(rows, columns=["original", *(f"{budget} tokens" for budget in budgets)]).save(output / "samples.png")
+
+
+def _notes(recipe: str, config: ViLexPretrainConfig, figures: dict[str, float]) -> str:
+    rows = "\n".join(f"| {name.removeprefix('eval_')} | {value:.4g} |" for name, value in figures.items())
+    return (
+        f"Trained on {describe_source(config.data).trained_on}.\n\n"
+        f"```\n{command_line(recipe, config)}\n```\n\n"
+        "`loss_k`: denoising loss of validation images from k tokens, with the same times and noise at each k.\n\n"
+        f"| figure | value |\n|---|---|\n{rows}\n"
+    )
+
+
+RECIPE = Recipe(ViLexPretrainConfig, run)

@@ -1,0 +1,126 @@
+"""The recipe ``t2i_pretrain``: an ordinary diffusers folder, resumed to the bit, judged by the reader."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import diffusers
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from vislex.config import load_config
+from vislex.data.openmoji.manifest import nouns
+from vislex.diffusion.t2i import load_t2i
+from vislex.errors import CheckpointError, ConfigError
+from vislex.metrics.reader import Reader, ReaderConfig
+from vislex.recipes.obedience import NAMEABLE, draw_images, obedience, single_object_prompts
+from vislex.recipes.t2i_pretrain import T2IPretrainConfig, build_model, run
+from vislex.text import load_tokenizer
+from vislex.training.callbacks import read_log
+
+SMALL = [
+    "budget=smoke", "progress=false", "precision=fp32", "device=cpu", "train_size=16", "val_size=4", "batch_size=4",
+    "steps=4", "eval_every=4", "log_every=2", "warmup_steps=0", "image_size=24", "render_workers=0", "text_length=40",
+    "denoiser={num_layers: 1, num_attention_heads: 2, attention_head_dim: 8, patch_size: 6}", "save_every=2",
+    "text={d_model: 16, num_layers: 1, num_heads: 2, d_kv: 8, d_ff: 32}", "save_dtype=float32", "lr=5e-3",
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def reader(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    torch.manual_seed(0)
+    folder = tmp_path_factory.mktemp("reader")
+    sizes = {"image_size": 24, "stem_channels": [8, 8], "hidden_size": 16, "num_hidden_layers": 1}
+    Reader(ReaderConfig(concepts=list(nouns("core")), num_attention_heads=2, **sizes)).save_pretrained(folder)
+    return folder
+
+
+def config(folder: Path, reader: Path | None, *more: str) -> T2IPretrainConfig:
+    named = "null" if reader is None else str(reader)
+    return load_config(T2IPretrainConfig, None, [*SMALL, f"output_dir={folder}", f"reader={named}", *more])
+
+
+def test_it_saves_an_ordinary_pipeline_that_draws(tmp_path: Path, reader: Path) -> None:
+    folder = run(config(tmp_path / "run", reader))
+    entries = read_log(folder / "training.jsonl")
+    losses = [entry["loss"] for entry in entries if "loss" in entry]
+    assert losses[1] < losses[0]
+    figures = json.loads((folder / "run.json").read_text())["figures"]
+    assert set(NAMEABLE) <= {name.removeprefix("eval_") for name in figures}
+    assert figures["eval_images"] == 4
+    sheet = Image.open(folder / "samples.png")
+    assert sheet.width > 4 * 2 * 96
+    assert "PixArtAlphaPipeline" in (folder / "README.md").read_text()
+
+    stock = diffusers.PixArtAlphaPipeline.from_pretrained(folder, vae=None)
+    t2i = load_t2i(folder)
+    assert (t2i.image_size, t2i.vae, t2i.process.prediction_type) == (24, None, "sample")
+    assert t2i.max_soft_tokens == 38
+    images = draw_images(t2i, ["a cat", "two dogs", "a cat"], guidance_scale=1.5, num_inference_steps=2, batch_size=2)
+    assert images.shape == (3, 3, 24, 24)
+    arguments = {"num_inference_steps": 2, "guidance_scale": 1.5, "output_type": "latent", "height": 192, "width": 192}
+    stock.set_progress_bar_config(disable=True)
+    drawn = stock(
+        "two dogs", generator=torch.Generator().manual_seed(1), use_resolution_binning=False, clean_caption=False,
+        max_sequence_length=40, **arguments,
+    ).images  # fmt: skip
+    torch.testing.assert_close((drawn[0] / 2 + 0.5).clamp(0, 1), images[1], atol=1e-4, rtol=1e-4)
+
+
+def test_a_resumed_run_ends_where_an_uninterrupted_one_does(tmp_path: Path) -> None:
+    whole = run(config(tmp_path / "whole", None))
+    cut = tmp_path / "cut"
+    run(config(cut, None))
+    shutil.rmtree(cut / "checkpoints" / "checkpoint-4")
+    assert run(config(cut, None)) == cut
+    for part in ("transformer", "text_encoder"):
+        first, second = (getattr(load_t2i(folder), part).state_dict() for folder in (whole, cut))
+        for name, value in first.items():
+            assert torch.equal(value, second[name]), name
+    assert "eval_concept" not in json.loads((whole / "run.json").read_text())["figures"]
+    assert "eval_loss" in json.loads((whole / "run.json").read_text())["figures"]
+
+
+@pytest.mark.parametrize("option", ["caption_dropout=0.9", "density=uniform", "logit_mean=1", "weighting=sample"])
+def test_options_of_the_loss_reach_it(tmp_path: Path, option: str) -> None:
+    losses = []
+    for name, more in (("plain", []), ("other", [option])):
+        run(config(tmp_path / name, None, "steps=1", "eval_every=1", "log_every=1", "save_every=0", *more))
+        losses.append(next(e["loss"] for e in read_log(tmp_path / name / "training.jsonl") if "loss" in e))
+    assert losses[0] != losses[1]
+
+
+def test_guidance_and_steps_reach_the_pipeline() -> None:
+    tokenizer = load_tokenizer()
+    tokenizer.model_max_length = 40
+    torch.manual_seed(0)
+    t2i = build_model(load_config(T2IPretrainConfig, None, SMALL), tokenizer)
+    plain = draw_images(t2i, ["a cat"], guidance_scale=1.0, num_inference_steps=2)
+    assert not torch.equal(plain, draw_images(t2i, ["a cat"], guidance_scale=3.0, num_inference_steps=2))
+    assert not torch.equal(plain, draw_images(t2i, ["a cat"], guidance_scale=1.0, num_inference_steps=3))
+    assert not torch.equal(plain, draw_images(t2i, ["a cat"], guidance_scale=1.0, num_inference_steps=2, seed=1))
+    with pytest.raises(ConfigError, match="no prompts"):
+        draw_images(t2i, [], guidance_scale=1.0, num_inference_steps=2)
+
+
+def test_prompts_are_of_scenes_with_one_object_and_obedience_is_by_image(reader: Path) -> None:
+    prompts = single_object_prompts(5, image_size=24)
+    assert len(prompts.texts) == len(prompts.images) == 5
+    for text, record in zip(prompts.texts, prompts.factors, strict=True):
+        assert len(record["objects"]) == 1
+        assert record["objects"][0]["concept"] in text
+        assert f"{record['background']} background" in text
+    scores = obedience(Reader.from_pretrained(reader), np.stack(prompts.images), prompts)
+    assert list(scores) == list(NAMEABLE)
+    assert all(values.shape == (5,) for values in scores.values())
+
+
+def test_what_cannot_run_is_refused_before_anything_is_drawn(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match="no shipped model 'nobody'"):
+        run(config(tmp_path, Path("nobody")))
+    with pytest.raises(ConfigError, match="does not divide image_size"):
+        build_model(load_config(T2IPretrainConfig, None, ["denoiser.patch_size=7"]), load_tokenizer())

@@ -47,6 +47,7 @@ CONTENDERS = {
         Contender("ladic", "ladic"),
         Contender("masked", "masked"),
         Contender("ladic distilled", "ladic", is_student=True),
+        Contender("ladic skewed, distilled", "ladic", {"time_skew": 6.0}, is_student=True),
         Contender("cross_attention distilled", "cross_attention", is_student=True),
         Contender("cross_attention minilm", "cross_attention", {"word_embeddings": "minilm"}),
         Contender("cross_attention equal time", "cross_attention", equal="time"),
@@ -55,6 +56,7 @@ CONTENDERS = {
 }
 
 _LADIC = {"sampler": "dpmsolver++", "num_inference_steps": 8, "guidance_scale": 0.0}
+_RENOISE = {**_LADIC, "sampler": "renoise", "num_inference_steps": 16}
 _WAYS: dict[str, dict[str, dict[str, Any]]] = {
     "autoregressive": {
         "greedy": {},
@@ -66,8 +68,15 @@ _WAYS: dict[str, dict[str, dict[str, Any]]] = {
         "8 steps": _LADIC,
         "8 guided steps": {**_LADIC, "guidance_scale": 1.0},
         "30 steps": {**_LADIC, "num_inference_steps": 30},
+        "16 steps, renoised": {**_RENOISE, "temperature": 0.5},
         "consensus of 8": {**_LADIC, "num_candidates": 8, "temperature": 1.0},
         "consensus of 8, temperature 0.5": {**_LADIC, "num_candidates": 8, "temperature": 0.5},
+        "consensus of 8, renoised": {**_RENOISE, "num_candidates": 8, "temperature": 0.7},
+    },
+    "skewed": {
+        "8 steps, one after the other": {**_LADIC, "time_skew": 4.0},
+        "30 steps, one after the other": {**_LADIC, "num_inference_steps": 30, "time_skew": 4.0},
+        "16 steps, renoised, one after the other": {**_RENOISE, "temperature": 0.5, "time_skew": 4.0},
     },
     "masked": {
         "8 steps": {"num_inference_steps": 8},
@@ -80,4 +89,5 @@ _WAYS: dict[str, dict[str, dict[str, Any]]] = {
 
 def ways(arm: Contender) -> dict[str, dict[str, Any]]:
     """Options of ``generate`` by name; the best one on val stands for the arm."""
-    return _WAYS["autoregressive" if arm.is_autoregressive else arm.decoder]
+    own = _WAYS["autoregressive" if arm.is_autoregressive else arm.decoder]
+    return {**own, **_WAYS["skewed"]} if "time_skew" in arm.options else own

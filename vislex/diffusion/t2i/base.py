@@ -22,6 +22,7 @@ from transformers.image_utils import PILImageResampling
 
 from vislex.diffusion.process import VP_PREDICTIONS, NoiseProcess
 from vislex.diffusion.soft_tokens import INJECTIONS, Injection, Order, TextInputs, TextReader, write_vectors
+from vislex.diffusion.t2i.folder import folder_digest
 from vislex.errors import ConfigError, SpecError, did_you_mean
 from vislex.modules.digest import values_digest
 
@@ -219,8 +220,6 @@ class TextToImage(nn.Module):
     def sha256(self) -> str:
         """Digest of the weights: of the source's files, or of the values (as float32) of loose components; kept."""
         if self._sha256 is None and self.folder is not None:
-            from vislex.diffusion.t2i.loading import folder_digest
-
             self._sha256 = folder_digest(self.folder)
         if self._sha256 is None:
             told = f"{self.pipeline_name} {self.process.prediction_type} {values_digest(self)}"

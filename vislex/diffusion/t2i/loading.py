@@ -6,23 +6,21 @@ lacks a part is refused before anything is loaded.
 
 from __future__ import annotations
 
-import hashlib
-import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from vislex.diffusion.t2i.base import TextToImage
+from vislex.diffusion.t2i.folder import INDEX, read_index
 from vislex.errors import CheckpointError, ConfigError, UnknownNameError, did_you_mean
 from vislex.hub import check_folder, shipped
 from vislex.registry import Entry, registry
 
-__all__ = ["folder_digest", "load_t2i"]
+__all__ = ["load_t2i"]
 
-_INDEX = "model_index.json"
-_PATTERNS = [_INDEX, "*/*.json", "*/*.txt", "*/*.model", "*/*.safetensors"]
+_PATTERNS = [INDEX, "*/*.json", "*/*.txt", "*/*.model", "*/*.safetensors"]
 _VARIANTS = ["*.fp16.*", "*.bf16.*", "*non_ema*", "*/*flax*", "safety_checker/*", "image_encoder/*"]
 
 
@@ -49,7 +47,7 @@ def load_t2i(
         ConfigError: If its scheduler stands for a prediction that the family is not trained for.
     """
     folder, kind, location = _resolve(str(source), revision)
-    index = _read_index(folder)
+    index = read_index(folder)
     entry = _family(str(index.get("_class_name")))
     family: type[TextToImage] = entry.load()
     components = _load_components(folder, index, family, dtype)
@@ -60,19 +58,6 @@ def load_t2i(
     model.folder = folder
     model.source = {"kind": kind, "location": location, "revision": revision}
     return model
-
-
-def folder_digest(folder: Path) -> str:
-    """sha256 over pipeline, prediction type and weight files of a folder."""
-    index = _read_index(folder)
-    scheduler = _read_json(folder / "scheduler" / "scheduler_config.json")
-    digest = hashlib.sha256(f"{index.get('_class_name')} {scheduler.get('prediction_type')}".encode())
-    for part, entry in sorted(index.items()):
-        if isinstance(entry, list) and (folder / part).is_dir() and part not in ("safety_checker", "image_encoder"):
-            for file in _weight_files(folder / part):
-                with file.open("rb") as stream:
-                    digest.update(f"{part} {hashlib.file_digest(stream, 'sha256').hexdigest()}".encode())
-    return digest.hexdigest()
 
 
 def _resolve(source: str, revision: str | None) -> tuple[Path, str, str]:
@@ -111,22 +96,6 @@ def _family(pipeline: str) -> Entry:
             f"Known are {', '.join(sorted(known))}"
         )
     return known[pipeline]
-
-
-def _read_index(folder: Path) -> dict[str, Any]:
-    if not (folder / _INDEX).is_file():
-        raise CheckpointError(f"'{folder}' has no {_INDEX}; give the folder that a diffusers pipeline wrote")
-    return _read_json(folder / _INDEX)
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        found = json.loads(path.read_bytes())
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise CheckpointError(f"'{path}' cannot be read: {error}; the folder is incomplete or damaged") from error
-    if not isinstance(found, dict):
-        raise CheckpointError(f"'{path}' holds no JSON object; the folder is damaged")
-    return found
 
 
 def _load_components(
@@ -191,14 +160,3 @@ def _is_scheduler(found: object) -> bool:
     from diffusers import SchedulerMixin
 
     return isinstance(found, type) and issubclass(found, SchedulerMixin)
-
-
-def _weight_files(folder: Path) -> Iterator[Path]:
-    """Safetensors files that ``from_pretrained`` reads: one, or those of an index."""
-    for stem in ("model", "diffusion_pytorch_model"):
-        index = folder / f"{stem}.safetensors.index.json"
-        if index.is_file():
-            names = sorted(set(_read_json(index).get("weight_map", {}).values()))
-            yield from (folder / str(name) for name in names)
-        elif (folder / f"{stem}.safetensors").is_file():
-            yield folder / f"{stem}.safetensors"

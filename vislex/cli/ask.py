@@ -12,7 +12,7 @@ from vislex.cli.console import print_json, say
 from vislex.cli.options import BatchSize, Device, DType, Json, Seed
 from vislex.errors import ConfigError
 
-__all__ = ["DEFAULT_MODEL", "command"]
+__all__ = ["DEFAULT_MODEL", "command", "shipped_or_folder"]
 
 DEFAULT_MODEL = "vlm"
 
@@ -60,7 +60,7 @@ def command(
     options |= parse_overrides(option or [])
     images = [load_image(path) for path in [image, *(also or [])]]
     target = resolve_device(device)
-    opened = open_vlm(_known(model), dtype=resolve_dtype(dtype, target)).to(target)
+    opened = open_vlm(shipped_or_folder(model), dtype=resolve_dtype(dtype, target)).to(target)
     torch.manual_seed(seed)
     answers = opened.ask(
         [images] * len(questions), questions, system=system, n_tokens=n_tokens, batch_size=batch_size, **options
@@ -72,7 +72,7 @@ def command(
         say(answer.text)
 
 
-def _known(model: str) -> str:
+def shipped_or_folder(model: str) -> str:
     """A folder, or the name of a shipped model.
 
     Raises:

@@ -169,7 +169,9 @@ def prepare_codec(model: VisionLanguageModel, name: str, **options: Any) -> tupl
         text = codec.encode([mask])
         ids = tokenizer(text, add_special_tokens=False)["input_ids"]
         read = codec.decode(tokenizer.decode(ids, skip_special_tokens=True), mask.shape).mask
-        if read is None or (read != codec.decode(text, mask.shape).mask).any():
+        right = codec.decode(text, mask.shape).mask
+        assert right is not None  # the codec's own text
+        if read is None or not np.array_equal(read, right):
             raise ConfigError(
                 f"this tokenizer cannot write codec '{name}': it makes '{tokenizer.decode(ids)[:60]}' of "
                 f"'{text[:60]}'; take codec=loc_seg, which has tokens of its own, or a language model that knows "

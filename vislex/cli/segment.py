@@ -9,7 +9,7 @@ import typer
 
 from vislex.cli.ask import DEFAULT_MODEL, shipped_or_folder
 from vislex.cli.console import print_json, say
-from vislex.cli.options import BatchSize, Device, DType, Json, Seed
+from vislex.cli.options import BatchSize, Device, DType, GenerationOptions, Json, NTokens, NumBeams, Seed, VlmFolder
 from vislex.errors import ConfigError
 
 __all__ = ["command"]
@@ -20,24 +20,17 @@ def command(
     expressions: Annotated[
         list[str], typer.Argument(metavar="EXPR...", help="What to mark, quoted; several get a colour each.")
     ],
-    model: Annotated[
-        str, typer.Option("--model", "-m", help="A model's folder, a folder of adapters, or a shipped model's name.")
-    ] = DEFAULT_MODEL,
+    model: VlmFolder = DEFAULT_MODEL,
     out: Annotated[
         Path | None, typer.Option("--out", "-o", help="Picture to write; IMAGE with '-segmented.png' by default.")
     ] = None,
     codec: Annotated[
         str | None, typer.Option("--codec", help="How the model writes masks; as it was trained by default.")
     ] = None,
-    n_tokens: Annotated[
-        int | None, typer.Option("--n-tokens", min=1, help="Tokens an image, for connectors with a budget.")
-    ] = None,
+    n_tokens: NTokens = None,
     max_new_tokens: Annotated[int, typer.Option("--max-new-tokens", min=1, help="Most tokens of an answer.")] = 256,
-    num_beams: Annotated[int, typer.Option("--num-beams", min=1, help="Beams; 1 is greedy.")] = 1,
-    option: Annotated[
-        list[str] | None,
-        typer.Option("--option", help="key=value of transformers' GenerationConfig, e.g. do_sample=true. Repeatable."),
-    ] = None,
+    num_beams: NumBeams = 1,
+    option: GenerationOptions = None,
     batch_size: BatchSize = 16,
     device: Device = "auto",
     dtype: DType = "float32",

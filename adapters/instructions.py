@@ -16,6 +16,7 @@ from vislex.errors import DataError
 
 __all__ = [
     "CAPTION_PROMPT",
+    "SEGMENT_PROMPT",
     "Example",
     "Turn",
     "caption_examples",

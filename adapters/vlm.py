@@ -21,6 +21,7 @@ from vislex.adapters.vlm_config import ATTENTIONS, VisionLanguageConfig
 from vislex.adapters.vlm_masks import positions_of, prefix_mask
 from vislex.adapters.vlm_processing import VisionLanguageProcessor
 from vislex.adapters.vlm_saving import load_llm_from_source, record_parts, vlm_card
+from vislex.adapters.vlm_segment import Segmentation, segment
 from vislex.composite import CompositeModel, join_configs, not_none
 from vislex.decoders.base import as_vision_tokens
 from vislex.encoders.base import VisionEncoder
@@ -287,6 +288,10 @@ class VisionLanguageModel(CompositeModel, GenerationMixin):
     def ask(self, images: Any, prompts: str | Sequence[str], **options: Any) -> list[Answer]:
         """Answers questions on images; see ``vislex.adapters.vlm_ask.ask``."""
         return ask(self, images, prompts, **options)
+
+    def segment(self, images: Any, expressions: str | Sequence[str], **options: Any) -> list[Segmentation]:
+        """Marks what expressions refer to; see ``vislex.adapters.vlm_segment.segment``."""
+        return segment(self, images, expressions, **options)
 
     def save_pretrained(  # type: ignore[override]
         self,

@@ -15,7 +15,7 @@ from vislex.errors import CheckpointError, ConfigError
 if TYPE_CHECKING:
     from vislex.adapters.vlm import VisionLanguageModel
 
-__all__ = ["Answer", "ask"]
+__all__ = ["Answer", "ask", "pair_up"]
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ def ask(
     processor = model.processor
     if processor is None:
         raise CheckpointError("this model has no processor; set model.processor or use from_parts")
-    pairs = _pairs(images, prompts)
+    pairs = pair_up(images, prompts)
     training, answers = model.training, []
     model.eval()
     budget = {} if n_tokens is None else {"n_tokens": n_tokens}
@@ -94,8 +94,16 @@ def _lengths(ids: Tensor, ends: int | list[int]) -> list[int]:
     return lengths
 
 
-def _pairs(images: Any, prompts: str | Sequence[str]) -> list[tuple[list[Any], str]]:
-    """Images and question of each prompt."""
+def pair_up(images: Any, prompts: str | Sequence[str]) -> list[tuple[list[Any], str]]:
+    """The images and the question of each prompt.
+
+    Args:
+        images: See ``ask``.
+        prompts: See ``ask``.
+
+    Raises:
+        ConfigError: If there is not one question for each image.
+    """
     single = not isinstance(images, list | tuple)
     questions = None if isinstance(prompts, str) else list(prompts)
     if questions is None:

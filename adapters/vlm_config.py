@@ -24,6 +24,8 @@ class VisionLanguageConfig(CompositeConfig):
         image_token_id: Id that stands for one token of an image in ``input_ids``.
         attention: "causal", or "prefix": images and prompt see each other in both directions, the answer is causal
             (PaliGemma).
+        codec: Name of the mask codec that the model was trained to write; None if it was not trained to segment.
+        codec_options: Options of the codec.
     """
 
     model_type = "vislex_vlm"
@@ -38,6 +40,8 @@ class VisionLanguageConfig(CompositeConfig):
     llm_config: PreTrainedConfig | dict[str, Any] | None = None
     image_token_id: int = 0
     attention: str = "causal"
+    codec: str | None = None
+    codec_options: dict[str, Any] | None = None
 
     def get_text_config(self, decoder: bool | None = None, encoder: bool | None = None) -> Any:
         """Config of the language model, which generation sizes its cache by."""

@@ -13,9 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from vislex.benchmarks import report_plots as plots
+from vislex.benchmarks.report_parts import dot, label, number, paired, table
 from vislex.benchmarks.report_traces import trace_section
+from vislex.benchmarks.report_vlm import segmentation_section, vqa_section
 from vislex.benchmarks.results import DataRecord, Results, Run
-from vislex.benchmarks.summary import UNTRAINED, Pair, Row, all_pairs, summarise
+from vislex.benchmarks.summary import Row, all_pairs, summarise
 from vislex.errors import DataError
 
 __all__ = ["captioning_table", "render", "write_report"]
@@ -55,6 +57,9 @@ def render(results: Results, *, title: str | None = None, n_images: int = 24) ->
     used = [record for key, record in results.data.items() if any(run.data == key for run in results.runs)]
     sections = [_captioning(results, record, n_images) for record in used]
     sections += [_retrieval(results, record) for record in used]
+    sections += [
+        section(results, record, n_images) for record in used for section in (vqa_section, segmentation_section)
+    ]
     sections += [_latency(results), _provenance(results)]
     body = "\n".join(section for section in sections if section)
     heading = title or "Vision encoders and caption decoders, compared"
@@ -79,7 +84,7 @@ def captioning_table(rows: Sequence[Row]) -> str:
     head = ["model", *names, "ms", "captions /\u00a0s", "evaluations", "trained", "frozen"]
     lines = []
     for row in rows:
-        cells = [f"<td>{_label(row, hue[row.name])}</td>"]
+        cells = [f"<td>{label(row, hue[row.name])}</td>"]
         for name in names:
             text = _score(row, name)
             strong = ' class="best"' if row.name == best[name] and len(models) > 1 else ""
@@ -89,12 +94,12 @@ def captioning_table(rows: Sequence[Row]) -> str:
             else:
                 cells.append(f"<td><span{strong}>{text}</span></td>")
         for field, digits in (("latency_ms", 1), ("throughput", 0), ("evaluations", 1)):
-            cells.append(f"<td>{_number(row.timing(field) if row.is_model else None, digits)}</td>")
+            cells.append(f"<td>{number(row.timing(field) if row.is_model else None, digits)}</td>")
         counts = row.model.parameters
         for count in (counts.get("budgeted", counts.get("trainable")), counts.get("frozen")):
             cells.append(f"<td>{_count(count)}</td>")
         lines.append(f'<tr class="{"model" if row.is_model else "bound"}">{"".join(cells)}</tr>')
-    return _table(head, lines)
+    return table(head, lines)
 
 
 def _header(heading: str, results: Results, used: Sequence[DataRecord]) -> str:
@@ -133,7 +138,7 @@ def _captioning(results: Results, record: DataRecord, n_images: int) -> str:
     ]
     cards = "".join(f'<div class="card"><h3>{name}</h3>{svg}</div>' for name, svg in drawn if svg)
     hue = plots.colours(rows)
-    steps = trace_section(rows, record, lambda row: _dot(row, hue[row.name]) + escape(row.name))
+    steps = trace_section(rows, record, lambda row: dot(row, hue[row.name]) + escape(row.name))
     notes = (
         f"n = {len(record.ids):,} images; the idf of CIDEr-D is taken over the same {len(record.ids):,}. ± is the "
         "standard deviation over training seeds. Hollow marks and dashed lines are encoders with random weights, "
@@ -145,46 +150,8 @@ def _captioning(results: Results, record: DataRecord, n_images: int) -> str:
     return (
         f'<h2 id="{record.key}">Captioning on {escape(record.name)}, {escape(record.split)}</h2>\n'
         f'<div class="card scroll summary">{captioning_table(rows)}<p class="note">{notes}</p></div>\n'
-        f'{"".join(map(_paired, pairs))}\n<div class="plots">{cards}</div>\n{steps}\n'
+        f'{"".join(map(paired, pairs))}\n<div class="plots">{cards}</div>\n{steps}\n'
         f"{_grid(rows, record, n_images)}"
-    )
-
-
-def _paired(pairs: Sequence[Pair]) -> str:
-    if not pairs:
-        return ""
-    judged = any(pair.verdict for pair in pairs)
-    head = ["a", "b", "score of a", "of b", "difference a - b", "95 % interval", "smallest detectable"]
-    head += ["margin", "verdict"] if judged else []
-    lines = []
-    for pair in pairs:
-        interval = pair.interval
-        colour = "good" if interval.low > 0 else "bad" if interval.high < 0 else ""
-        cells = [
-            f"<td>{escape(pair.a)}</td><td class='left soft'>{escape(pair.b)}</td>",
-            f"<td>{100 * pair.mean_a:.1f}</td><td>{100 * pair.mean_b:.1f}</td>",
-            f'<td class="{colour}"><b>{100 * interval.difference:+.1f}</b></td>',
-            f"<td>[{100 * interval.low:+.1f}, {100 * interval.high:+.1f}]</td>",
-            f"<td>{100 * interval.minimal_detectable_effect:.1f}</td>",
-        ]
-        if judged:
-            cells.append(f"<td>{100 * (pair.margin or 0):+.1f}</td><td><b>{escape(pair.verdict or '')}</b></td>")
-        lines.append(f"<tr>{''.join(cells)}</tr>")
-    first = pairs[0]
-    covers = sorted({pair.covers for pair in pairs})
-    note = (
-        f"Differences of {first.metric} x 100 on the same images and seeds, by a paired bootstrap over "
-        f"{' / '.join(covers)}; n = {first.interval.n:,}. "
-        + (
-            "The margin was written before the runs."
-            if judged
-            else "No margin was fixed before, so no verdict is given."
-        )
-    )
-    return (
-        f"<h2>Paired differences of {escape(first.metric)}</h2>\n"
-        f'<div class="card"><div class="scroll">{_table(head, lines)}</div>'
-        f'<p class="note">{escape(note)}</p>{plots.paired_differences(pairs)}</div>'
     )
 
 
@@ -213,9 +180,9 @@ def _grid(rows: Sequence[Row], record: DataRecord, n_images: int) -> str:
 def _caption(row: Row, place: int, colour: str) -> str:
     run = row.runs[0]
     score = run.per_image.get("CIDEr-D")
-    number = f"{100 * score[place]:.0f}" if score else ""
+    own = f"{100 * score[place]:.0f}" if score else ""
     text = escape(run.captions[place]) or '<span class="soft">(empty)</span>'
-    return f"<dt><span>{_dot(row, colour)}{escape(row.name)}</span><span>{number}</span></dt><dd>{text}</dd>"
+    return f"<dt><span>{dot(row, colour)}{escape(row.name)}</span><span>{own}</span></dt><dd>{text}</dd>"
 
 
 def _retrieval(results: Results, record: DataRecord) -> str:
@@ -226,12 +193,12 @@ def _retrieval(results: Results, record: DataRecord) -> str:
     lines = []
     for row in rows:
         cells = "".join(
-            f"<td>{_number(100 * row.scores[name], 1) if name in row.scores else '–'}</td>" for name in names
+            f"<td>{number(100 * row.scores[name], 1) if name in row.scores else '–'}</td>" for name in names
         )
-        lines.append(f"<tr><td>{_label(row, plots.PALETTE[0])}</td>{cells}</tr>")
+        lines.append(f"<tr><td>{label(row, plots.PALETTE[0])}</td>{cells}</tr>")
     return (
         f"<h2>Retrieval on {escape(record.name)}, {escape(record.split)}</h2>\n"
-        f'<div class="card scroll">{_table(["model", *names], lines)}'
+        f'<div class="card scroll">{table(["model", *names], lines)}'
         f'<p class="note">Percent; {len(record.ids):,} images in the pool.</p></div>'
     )
 
@@ -245,12 +212,12 @@ def _latency(results: Results) -> str:
     for run in runs:
         for entry in run.table:
             cells = "".join(
-                f"<td>{_number(value, 2) if isinstance(value, float) else value}</td>" for value in entry.values()
+                f"<td>{number(value, 2) if isinstance(value, float) else value}</td>" for value in entry.values()
             )
             lines.append(f"<tr><td>{escape(run.model.row)}</td>{cells}</tr>")
     svg = plots.latency_curve({run.model.row: run.table for run in runs})
     return (
-        f'<h2>Latency</h2>\n<div class="card scroll">{_table(head, lines)}</div>'
+        f'<h2>Latency</h2>\n<div class="card scroll">{table(head, lines)}</div>'
         f'<div class="plots"><div class="card"><h3>Throughput by batch size</h3>{svg}</div></div>'
     )
 
@@ -279,20 +246,16 @@ def _run_title(run: Run) -> str:
 
 def _run_facts(run: Run) -> dict[str, Any]:
     facts = run.model_dump(
-        exclude={"per_image": True, "captions": True, "traces": True, "table": True, "model": {"curve"}}
+        exclude={
+            "per_image": True,
+            "captions": True,
+            "pictures": True,
+            "traces": True,
+            "table": True,
+            "model": {"curve"},
+        }
     )
     return {name: value for name, value in facts.items() if value not in (None, [], {})}
-
-
-def _label(row: Row, colour: str) -> str:
-    seeds = f", {len(row.runs)} seeds" if len(row.runs) > 1 else ""
-    badge = f'<span class="badge">{escape(row.origin)}{seeds}</span>'
-    return f"{_dot(row, colour)}{escape(row.name)}{badge}"
-
-
-def _dot(row: Row, colour: str) -> str:
-    hollow = " hollow" if (row.model.encoder or "").endswith(UNTRAINED) else ""
-    return f'<span class="dot{hollow}" style="color:{colour}"></span>'
 
 
 def _score(row: Row, name: str) -> str:
@@ -311,16 +274,7 @@ def _best(rows: Sequence[Row], name: str) -> str | None:
     return max(scored, key=lambda row: sign * row.scores[name]).name
 
 
-def _number(value: float | None, digits: int) -> str:
-    return "–" if value is None else f"{value:,.{digits}f}"
-
-
 def _count(value: int | None) -> str:
     if value is None:
         return "–"
     return f"{value / 1e6:.1f} M" if value >= 1e5 else f"{value:,}"
-
-
-def _table(head: Sequence[str], lines: Sequence[str]) -> str:
-    cells = "".join(f'<th class="left">{name}</th>' if name == "b" else f"<th>{escape(name)}</th>" for name in head)
-    return f"<table><thead><tr>{cells}</tr></thead><tbody>{''.join(lines)}</tbody></table>"

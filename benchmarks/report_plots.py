@@ -16,7 +16,15 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["PALETTE", "colours", "latency_curve", "learning_curves", "paired_differences", "quality_by_length"]
+__all__ = [
+    "PALETTE",
+    "colours",
+    "latency_curve",
+    "learning_curves",
+    "paired_differences",
+    "quality_by_length",
+    "scores_by_type",
+]
 
 PALETTE = ("#3b82f6", "#f59e0b", "#10b981", "#ef4444", "#8b5cf6", "#06b6d4", "#ec4899", "#84cc16")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
@@ -182,6 +190,22 @@ def latency_curve(tables: dict[str, list[dict[str, Any]]]) -> str | None:
     axes.set_ylabel("captions a second")
     axes.legend(frameon=False, fontsize=8)
     return _svg(figure, "throughput")
+
+
+def scores_by_type(rows: Sequence[Row], kinds: Sequence[str], prefix: str) -> str:
+    """Bars of ``prefix + kind`` for every row, in percent; grey ones are floors."""
+    figure, axes = _figure(max(6.2, 0.9 * len(kinds)), 4.2)
+    width, floors = 0.8 / len(rows), 0
+    for place, row in enumerate(rows):
+        colour = PALETTE[place % len(PALETTE)] if row.is_model else NEUTRAL
+        heights = [100 * row.scores.get(prefix + kind, 0.0) for kind in kinds]
+        at = np.arange(len(kinds)) + (place - (len(rows) - 1) / 2) * width
+        axes.bar(at, heights, width, color=colour, alpha=1.0 if row.is_model else 0.8 / (1 + floors), label=row.name)
+        floors += not row.is_model
+    axes.set_xticks(range(len(kinds)), kinds, rotation=30, ha="right")
+    axes.set_ylabel("accuracy, %")
+    axes.legend(frameon=False, fontsize=8)
+    return _svg(figure, "types")
 
 
 def _figure(width: float, height: float) -> tuple[Figure, Axes]:

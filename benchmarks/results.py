@@ -104,6 +104,8 @@ class DataRecord(_Record):
         provenance: Version and hashes of the suite, or where the files came from.
         ids: Ids of the rows, in the order of every per-image list.
         references: References by id, all of them.
+        prompts: The question or the expression by id, for tasks that have one.
+        types: The type of each question by id.
         images: PNG images as data URIs for the first rows, by id: what a report shows.
         attribution: Who drew the images and under which licence.
     """
@@ -113,6 +115,8 @@ class DataRecord(_Record):
     provenance: dict[str, Any] = Field(default_factory=dict)
     ids: list[str]
     references: dict[str, list[str]] = Field(default_factory=dict)
+    prompts: dict[str, str] = Field(default_factory=dict)
+    types: dict[str, str] = Field(default_factory=dict)
     images: dict[str, str] = Field(default_factory=dict)
     attribution: str | None = None
 
@@ -142,7 +146,7 @@ class Run(_Record):
 
     Attributes:
         key: ``content_key`` of what determines the numbers.
-        task: "captioning", "retrieval", "latency" or "infilling".
+        task: "captioning", "retrieval", "latency", "infilling", "vqa" or "segmentation".
         model: The model.
         data: ``DataRecord.key`` of the rows; None for latency.
         provenance: ``vislex.provenance.collect``.
@@ -151,14 +155,15 @@ class Run(_Record):
         n: Number of samples.
         scores: Corpus scores on the official scales.
         per_image: Scores image by image, in the order of ``DataRecord.ids``; "BLEU" holds sufficient statistics.
-        captions: Captions in the order of ``DataRecord.ids``.
+        captions: Captions, or answers, in the order of ``DataRecord.ids``.
+        pictures: Masks drawn over images by id, PNG as data URIs.
         traces: How the captions of some images came about, by id.
         timing: Wall time and network evaluations.
         table: Rows of a benchmark that is itself a table (latency).
     """
 
     key: str
-    task: Literal["captioning", "retrieval", "latency", "infilling"]
+    task: Literal["captioning", "retrieval", "latency", "infilling", "vqa", "segmentation"]
     model: ModelInfo
     data: str | None = None
     provenance: dict[str, Any]
@@ -168,6 +173,7 @@ class Run(_Record):
     scores: dict[str, float] = Field(default_factory=dict)
     per_image: dict[str, list[Any]] = Field(default_factory=dict)
     captions: list[str] = Field(default_factory=list)
+    pictures: dict[str, str] = Field(default_factory=dict)
     traces: dict[str, list[Step]] = Field(default_factory=dict)
     timing: Timing = Field(default_factory=Timing)
     table: list[dict[str, Any]] = Field(default_factory=list)

@@ -13,9 +13,21 @@ from vislex.benchmarks.results import DataRecord, ModelInfo, Origin, Results, Ru
 from vislex.errors import DataError, did_you_mean
 from vislex.metrics.statistics import PairedInterval, paired_bootstrap, verdict
 
-__all__ = ["UNTRAINED", "Pair", "Row", "all_pairs", "compare_rows", "control_pairs", "length_bins", "summarise"]
+__all__ = [
+    "UNTRAINED",
+    "Pair",
+    "Row",
+    "all_pairs",
+    "compare_rows",
+    "control_pairs",
+    "floor_pairs",
+    "length_bins",
+    "summarise",
+]
 
 UNTRAINED = "@untrained"
+LEADING = ("CIDEr-D", "text-to-image R@1", "accuracy", "mIoU")
+FLOOR_METRICS = {"vqa": "accuracy", "segmentation": "IoU"}
 PRINTED = ("CIDEr-D", "BLEU-4", "ROUGE-L", "scene-F1", "hallucination")
 
 
@@ -147,6 +159,7 @@ def compare_rows(
     metric: str = "CIDEr-D",
     margin: float | None = None,
     n_resamples: int = 1000,
+    task: str = "captioning",
 ) -> Pair:
     """Paired bootstrap of the difference ``a - b`` between two rows.
 
@@ -156,7 +169,7 @@ def compare_rows(
     Raises:
         DataError: If a row or its per-image scores are missing.
     """
-    rows = {row.name: row for row in summarise(results, data)}
+    rows = {row.name: row for row in summarise(results, data, task)}
     first, second = _per_image(rows, a, metric), _per_image(rows, b, metric)
     common = sorted(set(first) & set(second), key=lambda seed: -1 if seed is None else seed)
     if common:
@@ -197,6 +210,19 @@ def all_pairs(results: Results, data: DataRecord, metric: str = "CIDEr-D") -> li
     ]
 
 
+def floor_pairs(results: Results, data: DataRecord, task: str) -> list[Pair]:
+    """Every model against what it must beat: in "vqa" every floor, in "segmentation" its own boxes, filled."""
+    metric = FLOOR_METRICS[task]
+    rows = summarise(results, data, task)
+    floors = [row.name for row in rows if row.origin == "floor"]
+    return [
+        compare_rows(results, data, row.name, floor, metric=metric, task=task)
+        for row in rows
+        for floor in floors
+        if row.is_model and (task == "vqa" or floor.startswith(f"{row.name}:"))
+    ]
+
+
 def _row(name: str, runs: list[Run]) -> Row:
     names = [score for score in runs[0].scores if all(score in run.scores for run in runs)]
     values = {score: np.array([run.scores[score] for run in runs]) for score in names}
@@ -206,7 +232,7 @@ def _row(name: str, runs: list[Run]) -> Row:
 
 
 def _leading_score(row: Row) -> float:
-    value = row.scores.get("CIDEr-D", row.scores.get("text-to-image R@1", 0.0))
+    value = next((row.scores[name] for name in LEADING if name in row.scores), 0.0)
     return value if math.isfinite(value) else 0.0
 
 

@@ -45,6 +45,7 @@ class LmPretrainConfig(TrainingSettings):
         vocabulary: Nouns of the suite.
         tokenizer: Whose word pieces are taken, those that occur in the text: "minilm", a folder or a hub id.
         location_tokens: Whether the vocabulary has <loc0000> ... <seg127>, for answers with boxes and masks.
+        numbers: Whether the vocabulary has the numbers 0 to 1023, for masks as ``text_rle`` and ``polygon`` write them.
         num_kv_heads: Heads of keys and values, shared by groups of the others.
         pack_length: Tokens of a row, which several texts share without seeing each other.
         train_size: Scenes; each gives a short and a long caption, and a question on its description.
@@ -55,6 +56,7 @@ class LmPretrainConfig(TrainingSettings):
     vocabulary: Literal["core", "default", "large"] = "default"
     tokenizer: str = "minilm"
     location_tokens: bool = True
+    numbers: bool = False
     hidden_size: int = Field(256, ge=8)
     num_layers: int = Field(6, ge=1)
     num_heads: int = Field(8, ge=1)
@@ -140,7 +142,8 @@ def suite_dialogues(config: LmPretrainConfig, split: str, size: int) -> Iterator
 def build_tokenizer(config: LmPretrainConfig, dialogues: list[list[Turn]]) -> PreTrainedTokenizerFast:
     """The word pieces that occur in the text, and the tokens of a dialogue."""
     texts = [turn.content for turns in dialogues for turn in turns]
-    tokenizer, _ = prune_tokenizer(load_tokenizer(config.tokenizer), [*texts, "segment yes no."])
+    own = [*map(str, range(1024)), ": ; /"] if config.numbers else []
+    tokenizer, _ = prune_tokenizer(load_tokenizer(config.tokenizer), [*texts, "segment yes no.", *own])
     return chat_tokenizer(tokenizer, location_tokens() if config.location_tokens else ())
 
 

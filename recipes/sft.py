@@ -8,6 +8,7 @@ from typing import Any, ClassVar, Literal
 
 import torch
 
+from vislex.adapters.llms import embedding_rows
 from vislex.config import Config
 from vislex.errors import ConfigError, MissingDependencyError
 from vislex.recipes.vlm_training import VlmSettings, build_model, make_trainer, notes, record_run, save_model
@@ -59,7 +60,13 @@ def run(config: SftConfig) -> Path:
     output = start_run("sft", config)
     model = build_model(config, **loading)
     parts = {name: getattr(config.parts, name) for name in ("encoder", "connector", "llm")}
+    known = embedding_rows(model.llm)
     trainer = make_trainer(config, model, parts, output, "sft")
+    if config.adapters == "keep" and embedding_rows(model.llm) != known:
+        raise ConfigError(
+            f"codec={config.codec} adds tokens to the vocabulary, and adapters=keep leaves the saved model as it is; "
+            "use adapters=merge, codec=text_rle, or a language model that has these tokens"
+        )
     figures = trainer.fit(merge=config.adapters == "merge")
     modes = ", ".join(f"{name} {own.mode}" for name, own in parts.items())
     summary = f"Finetuned on instructions ({modes})"

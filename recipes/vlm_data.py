@@ -29,7 +29,7 @@ from vislex.config import Config
 from vislex.data.sources import describe_source, load_suite
 from vislex.errors import ConfigError, DataError
 from vislex.modules.tail_drop import TailDrop, keep_counts
-from vislex.registry import registry
+from vislex.segmentation.codec import MaskCodec
 from vislex.specs import token_count
 from vislex.training.captions import generator
 from vislex.training.features import FeatureStore, cached_features
@@ -71,16 +71,17 @@ class Source:
     provenance: dict[str, Any]
 
 
-def load_source(settings: SourceSettings, split: str, size: int | None, codec: str) -> Source:
+def load_source(settings: SourceSettings, split: str, size: int | None, codec: MaskCodec | None = None) -> Source:
     """Reads a source.
 
     Args:
         settings: Which.
         split: Its split.
         size: Rows, where the settings name none.
-        codec: Name of the mask codec that writes the answers of "segmentation".
+        codec: The mask codec that writes the answers of "segmentation".
 
     Raises:
+        ConfigError: If there are masks to write and no codec.
         DataError: If a row is damaged.
     """
     size = settings.size or size
@@ -92,10 +93,10 @@ def load_source(settings: SourceSettings, split: str, size: int | None, codec: s
         groups = [caption_examples(own, i, settings.prompt) for i, own in enumerate(plain["captions"])]
     elif settings.task == "vqa":
         groups = [vqa_examples(row, i) for i, row in enumerate(plain)]
+    elif codec is None:
+        raise ConfigError("the task 'segmentation' needs a codec that writes its masks")
     else:
-        entry = registry("codecs").get(codec)
-        encode = entry.load()(**entry.options).encode
-        groups = [segmentation_examples(rows[i], i, encode) for i in range(len(rows))]
+        groups = [segmentation_examples(rows[i], i, codec.encode) for i in range(len(rows))]
     return Source(groups, rows, describe_source(settings.data).provenance)
 
 

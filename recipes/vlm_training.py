@@ -15,9 +15,13 @@ from transformers import set_seed
 
 from vislex.adapters.llms import create_llm, load_llm_tokenizer
 from vislex.adapters.vlm import VisionLanguageModel
+from vislex.adapters.vlm_segment import prepare_codec
 from vislex.encoders.factory import create_encoder
+from vislex.errors import ConfigError
+from vislex.metrics.masks import score_masks
 from vislex.modules.tail_drop import TailDrop
 from vislex.recipes.vlm_data import Mixture, Source, SourceSettings, load_source
+from vislex.segmentation.codec import MaskCodec
 from vislex.training.draws import Draws
 from vislex.training.parts import PartSettings
 from vislex.training.records import command_line, finish_run
@@ -44,7 +48,9 @@ class VlmSettings(TrainingSettings):
         train_split, val_split: Splits of the sources.
         train_size: Rows of each source that names no size of its own.
         val_size: Rows of each source that are validated on.
-        codec: How masks are written, for the task "segmentation".
+        codec: How masks are written, for the task "segmentation": a name of ``vislex list codecs``. Tokens that the
+            tokenizer lacks are added, if the language model is trained in full.
+        codec_options: Options of the codec.
         cache_features: Whether a frozen encoder is run over all images beforehand.
         max_length: Longest dialogue in tokens, images not counted.
         pack_length: Tokens of a row that dialogues share without seeing each other; 0 pads each instead.
@@ -69,6 +75,7 @@ class VlmSettings(TrainingSettings):
     train_size: int | None = Field(10000, ge=1)
     val_size: int = Field(200, ge=1)
     codec: str = "loc_seg"
+    codec_options: dict[str, Any] = Field(default_factory=dict)
     cache_features: bool = True
     max_length: int = Field(256, ge=8)
     pack_length: int = Field(0, ge=0)
@@ -103,12 +110,17 @@ def build_model(config: VlmSettings, **loading: Any) -> VisionLanguageModel:
 def make_trainer(
     config: VlmSettings, model: VisionLanguageModel, parts: dict[str, PartSettings], output: Path, title: str
 ) -> PartTrainer:
-    """The trainer of a model, with its data."""
+    """The trainer of a model, with its data.
+
+    Raises:
+        ConfigError: If masks are to be written in tokens that would not be trained.
+    """
+    codec = _codec(config, model, parts)
     set_seed(config.seed)
     cached = config.cache_features and parts["encoder"].mode == "frozen"
     shared: dict[str, Any] = {"cached": cached, "max_length": config.max_length, "seed": config.seed}
     train, val = (
-        [load_source(own, split, size, config.codec) for own in _sized(config, split)]
+        [load_source(own, split, size, codec) for own in _sized(config, split)]
         for split, size in ((config.train_split, config.train_size), (config.val_split, config.val_size))
     )
     mixture = Mixture(model, train, pack_length=config.pack_length, tail_drop=config.tail_drop, **shared)
@@ -175,8 +187,22 @@ def _sized(config: VlmSettings, split: str) -> list[SourceSettings]:
     return [source.model_copy(update={"size": config.val_size}) for source in config.mixture]
 
 
+def _codec(config: VlmSettings, model: VisionLanguageModel, parts: dict[str, PartSettings]) -> MaskCodec | None:
+    """The codec of a mixture with masks, whose tokens the model then has."""
+    if all(source.task != "segmentation" for source in config.mixture):
+        return None
+    codec, added = prepare_codec(model, config.codec, **config.codec_options)
+    if added and parts["llm"].mode != "full":
+        raise ConfigError(
+            f"codec={config.codec} needs {added} tokens that this language model does not have, and a language model "
+            f"that is trained as {parts['llm'].mode} does not learn them; train it in full (parts.llm.mode=full of "
+            "sft), take one that has them (lm_pretrain location_tokens=true), or take codec=text_rle"
+        )
+    return codec
+
+
 class _Validation:
-    """Loss on held-out examples, and how many questions are answered in the words of the reference."""
+    """Loss on held-out examples, questions answered in the words of the reference, and mIoU of masks."""
 
     def __init__(self, model: VisionLanguageModel, mixture: Mixture, sources: list[Source], tasks: list[str]) -> None:
         self.mixture = mixture
@@ -186,6 +212,12 @@ class _Validation:
             for source, task in zip(sources, tasks, strict=True)
             if task == "vqa"
             for (own,) in source.groups
+        ]
+        self.expressions = [
+            (row["image"], row["expression"], row["mask"])
+            for source, task in zip(sources, tasks, strict=True)
+            if task == "segmentation"
+            for row in source.images
         ]
 
     def __call__(self, model: nn.Module, *, batch_size: int = 32) -> dict[str, float]:
@@ -203,4 +235,9 @@ class _Validation:
             given = model.ask(list(images), list(prompts), batch_size=batch_size, max_new_tokens=12)
             right = [own.text.lower() == answer.lower() for own, answer in zip(given, answers, strict=True)]
             figures["vqa_exact"] = float(np.mean(right))
+        if self.expressions:
+            images, expressions, masks = zip(*self.expressions, strict=True)
+            found = model.segment(list(images), list(expressions), batch_size=batch_size)
+            scores = score_masks([own.mask for own in found], masks)
+            figures |= {"mIoU": scores["mIoU"], "invalid": scores["invalid"]}
         return figures

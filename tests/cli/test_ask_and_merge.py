@@ -1,7 +1,8 @@
-"""``vislex ask`` and ``vislex merge`` on a tiny model and its adapters."""
+"""``vislex ask``, ``vislex segment`` and ``vislex merge`` on a tiny model and its adapters."""
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -14,7 +15,9 @@ from PIL import Image
 import vislex
 from vislex.adapters.chat import chat_tokenizer
 from vislex.adapters.vlm import VisionLanguageModel
+from vislex.adapters.vlm_segment import prepare_codec
 from vislex.cli.main import main
+from vislex.errors import ConfigError
 from vislex.text import load_tokenizer, prune_tokenizer
 from vislex.training.adapters import save_adapters
 from vislex.training.parts import PartSettings, prepare_parts
@@ -67,6 +70,55 @@ def test_questions_are_answered(saved: Path, capsys: pytest.CaptureFixture[str])
     assert "n_tokens 4 must be 1 to 3" in capsys.readouterr().err
     assert main(["ask", "nothing.png", "what is red?", *model]) == 2
     assert "no such image" in capsys.readouterr().err
+
+
+def test_masks_are_drawn(saved: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    model = VisionLanguageModel.from_pretrained(saved / "model")
+    image, short = str(saved / "a.png"), ["--max-new-tokens", "6"]
+    assert main(["segment", image, "a kite", "--model", str(saved / "model"), *short]) == 2
+    assert "was not trained to segment" in capsys.readouterr().err
+    with pytest.raises(ConfigError, match="its tokenizer lacks 1024 tokens"):
+        model.segment(image, "a kite", codec="box")
+    with pytest.raises(ConfigError, match="this tokenizer cannot write codec 'text_rle'"):
+        prepare_codec(model, "text_rle")
+    codec, added = prepare_codec(model, "box")
+    assert added == 1024
+    text = codec.encode_one(np.pad(np.ones((5, 10), dtype=bool), ((2, 13), (4, 16))))
+    spoken = torch.tensor(model.processor.tokenizer(text, add_special_tokens=False)["input_ids"])
+    assert len(spoken) == 4
+    with torch.no_grad():  # the model always says this box, whatever it sees
+        for parameter in model.llm.model.layers.parameters():
+            parameter.zero_()
+        width = model.get_input_embeddings().weight.shape[1]
+        table = torch.nn.Linear(width, len(model.processor.tokenizer), bias=False)
+        chain = [model.processor.tokenizer.convert_tokens_to_ids("<|assistant|>"), *spoken.tolist()]
+        chain.append(model.processor.tokenizer.eos_token_id)
+        model.get_input_embeddings().weight.zero_()
+        table.weight.zero_()
+        for place, (now, after) in enumerate(itertools.pairwise(chain)):
+            model.get_input_embeddings().weight[now, place] = 1.0
+            table.weight[after, place] = 1.0
+    model.llm.config.tie_word_embeddings = False
+    model.llm.lm_head = table
+    (found, other) = model.segment([image, np.zeros((20, 30, 3), dtype=np.uint8)], "a kite")
+    assert found.invalid is None
+    assert found.mask is not None
+    assert found.mask[2:7, 4:14].all()
+    assert found.mask.sum() == 50
+    assert (found.new_tokens, other.decoded.size) == (5, (20, 30))
+    model.save_pretrained(tmp_path / "model")
+    out = tmp_path / "overlay.png"
+    shared = ["segment", image, "a kite", "red", "--model", str(tmp_path / "model"), "--out", str(out)]
+    assert main([*shared, "--json"]) == 0
+    rows = json.loads(capsys.readouterr().out)
+    assert [row["boxes"] for row in rows] == [[[2, 4, 7, 14]]] * 2
+    assert rows[0]["pixels"] == 50
+    drawn = np.asarray(Image.open(out))
+    assert drawn.shape[1] % 30 == 0
+    assert main([*shared, *short[:1], "2"]) == 0
+    assert "a kite: no mask (2 location tokens" in capsys.readouterr().out
+    assert main([*shared[:-1], str(tmp_path / "a.txt")]) == 2
+    assert "write a .png" in capsys.readouterr().err
 
 
 def test_adapters_are_merged(saved: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -44,6 +44,7 @@ def lm(tmp_path_factory: pytest.TempPathFactory) -> Path:
         rows = vislex.data.load_suite("openmoji", task, split="train", size=40).with_format(None)
         for name in names:
             texts += [text for own in rows[name] for text in (own if isinstance(own, list) else [own])]
+    texts += ["segment", *map(str, range(1024)), ": ; /"]
     tokenizer = chat_tokenizer(prune_tokenizer(load_tokenizer(), texts)[0])
     torch.manual_seed(0)
     model = vislex.create_llm("llama3.2-1b", tiny=True, vocab_size=len(tokenizer))
@@ -217,6 +218,40 @@ def test_variable_lengths_prefixes_and_chats_train(lm: Path, tmp_path: Path) -> 
         losses(align(tmp_path / f"naflex{own}", lm, *naflex, f"cache_features={own}")) for own in ("true", "false")
     )
     assert cached == pytest.approx(live, abs=5e-3)
+
+
+@pytest.mark.parametrize("codec", ["loc_seg", "text_rle"])
+def test_captions_questions_and_masks_train_together(aligned: Path, tmp_path: Path, codec: str) -> None:
+    mixture = "mixture=[{}, {task: vqa}, {task: segmentation}]"
+    folder = sft(tmp_path / "run", aligned, mixture, f"codec={codec}", "val_size=2")
+    assert losses(folder)[-1] < losses(folder)[0]
+    figures = json.loads((folder / "run.json").read_text())["figures"]
+    assert 0 <= figures["eval_mIoU"] <= 1
+    assert 0 <= figures["eval_invalid"] <= 1
+    model = VisionLanguageModel.from_pretrained(folder)
+    assert model.config.codec == codec
+    assert len(model.processor.tokenizer) == model.get_input_embeddings().weight.shape[0]
+    missing = set(vislex.segmentation.create_codec(codec).new_tokens) - set(model.processor.tokenizer.get_vocab())
+    assert not missing
+    row = vislex.data.load_suite("openmoji", "segmentation", split="val", size=1)[0]
+    (found,) = model.segment(row["image"], row["expression"], max_new_tokens=4)
+    assert (found.mask is None) == (found.invalid is not None)
+
+
+def test_tokens_that_would_not_be_trained_are_refused(aligned: Path, tmp_path: Path) -> None:
+    mixture = "mixture=[{task: segmentation}]"
+    with pytest.raises(ConfigError, match="needs 1152 tokens that this language model does not have"):
+        sft(tmp_path / "lora", aligned, mixture, "parts.llm.mode=lora")
+    with pytest.raises(ConfigError, match="adapters=keep leaves the saved model as it is"):
+        sft(tmp_path / "keep", aligned, mixture, "parts.encoder.mode=lora", "adapters=keep")
+
+
+def test_a_model_learns_to_write_masks(aligned: Path, tmp_path: Path) -> None:
+    options = ["steps=60", "eval_every=60", "val_size=4", "train_size=4", "val_split=train", "log_every=60"]
+    folder = sft(tmp_path / "run", aligned, "mixture=[{task: segmentation}]", "codec=box", *options)
+    figures = json.loads((folder / "run.json").read_text())["figures"]
+    assert figures["eval_invalid"] < 1
+    assert figures["eval_mIoU"] > 0
 
 
 def test_what_cannot_be_trained_is_told(aligned: Path, lm: Path, tmp_path: Path) -> None:

@@ -9,10 +9,10 @@ from typing import Annotated, Any
 import typer
 
 from vislex.cli.console import print_json, say
-from vislex.cli.options import BatchSize, Device, DType, Json, Seed
+from vislex.cli.options import BatchSize, Device, DType, GenerationOptions, Json, NTokens, NumBeams, Seed, VlmFolder
 from vislex.errors import ConfigError
 
-__all__ = ["DEFAULT_MODEL", "command"]
+__all__ = ["DEFAULT_MODEL", "command", "shipped_or_folder"]
 
 DEFAULT_MODEL = "vlm"
 
@@ -20,22 +20,15 @@ DEFAULT_MODEL = "vlm"
 def command(
     image: Annotated[str, typer.Argument(metavar="IMAGE", help="An image file.")],
     questions: Annotated[list[str], typer.Argument(metavar="QUESTION...", help="One question or more, quoted.")],
-    model: Annotated[
-        str, typer.Option("--model", "-m", help="A model's folder, a folder of adapters, or a shipped model's name.")
-    ] = DEFAULT_MODEL,
+    model: VlmFolder = DEFAULT_MODEL,
     also: Annotated[
         list[str] | None, typer.Option("--also", help="A further image of the same question. Repeatable.")
     ] = None,
     system: Annotated[str | None, typer.Option("--system", help="What stands before the question.")] = None,
-    n_tokens: Annotated[
-        int | None, typer.Option("--n-tokens", min=1, help="Tokens an image, for connectors with a budget.")
-    ] = None,
+    n_tokens: NTokens = None,
     max_new_tokens: Annotated[int, typer.Option("--max-new-tokens", min=1, help="Most tokens of an answer.")] = 64,
-    num_beams: Annotated[int, typer.Option("--num-beams", min=1, help="Beams; 1 is greedy.")] = 1,
-    option: Annotated[
-        list[str] | None,
-        typer.Option("--option", help="key=value of transformers' GenerationConfig, e.g. do_sample=true. Repeatable."),
-    ] = None,
+    num_beams: NumBeams = 1,
+    option: GenerationOptions = None,
     batch_size: BatchSize = 16,
     device: Device = "auto",
     dtype: DType = "float32",
@@ -60,7 +53,7 @@ def command(
     options |= parse_overrides(option or [])
     images = [load_image(path) for path in [image, *(also or [])]]
     target = resolve_device(device)
-    opened = open_vlm(_known(model), dtype=resolve_dtype(dtype, target)).to(target)
+    opened = open_vlm(shipped_or_folder(model), dtype=resolve_dtype(dtype, target)).to(target)
     torch.manual_seed(seed)
     answers = opened.ask(
         [images] * len(questions), questions, system=system, n_tokens=n_tokens, batch_size=batch_size, **options
@@ -72,7 +65,7 @@ def command(
         say(answer.text)
 
 
-def _known(model: str) -> str:
+def shipped_or_folder(model: str) -> str:
     """A folder, or the name of a shipped model.
 
     Raises:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from vislex.cli.console import error_console, print_table, say
+from vislex.cli.bench_progress import progress
+from vislex.cli.console import print_table, say
 from vislex.cli.options import BatchSize, Device, DType, Json, Seed
 from vislex.errors import ConfigError, UnknownNameError, did_you_mean
 
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 
 __all__ = ["TASKS", "command"]
 
-TASKS = ("captioning", "retrieval", "latency", "reproduce", "probe", "reconstruction")
+TASKS = ("captioning", "retrieval", "latency", "reproduce", "probe", "reconstruction", "vqa", "segmentation")
 COLUMNS = {
     "captioning": [
         "row", "origin", "CIDEr-D", "BLEU-4", "ROUGE-L", "scene-F1", "ms a caption", "captions a second", "evaluations",
@@ -54,6 +55,10 @@ def command(
     max_new_tokens: Annotated[
         int | None, typer.Option("--max-new-tokens", min=1, help="Most word pieces a caption; the model's own limit.")
     ] = None,
+    blind: Annotated[
+        list[str] | None,
+        typer.Option("--blind", help="vqa: a model that is asked without the images: the floor. Repeatable."),
+    ] = None,
     prompt: Annotated[str | None, typer.Option("--prompt", help="Text that a stock captioner starts from.")] = None,
     option: Annotated[
         list[str] | None,
@@ -85,6 +90,8 @@ def command(
     vislex bench latency -m runs/a -m runs/b --batch-sizes 1,16       the same number of tokens on both sides
     vislex bench probe -e siglip-tiny -e siglip-tiny@untrained        what frozen features hold of the suite's factors
     vislex bench reconstruction -m runs/vilex --size 2000             what is drawn from 1, 4, 16 ... tokens
+    vislex bench vqa -m runs/vlm --blind runs/vlm                     accuracy by question type, floors, intervals
+    vislex bench segmentation -m runs/vlm --size 500                  cIoU, mIoU, against filling the same boxes
     vislex bench reproduce ladic -m runs/paper --data coco:data/coco  our scores beside the published ones
 
     Results with per-image scores and provenance are appended to --out; 'vislex report' makes a page of them.
@@ -95,6 +102,19 @@ def command(
         raise ConfigError(f"'vislex bench {task}' takes no '{paper}'; give models by --model")
     if encoder and task != "probe":
         raise ConfigError(f"'vislex bench {task}' takes no --encoder; give models by --model")
+    if blind and task != "vqa":
+        raise ConfigError(f"'vislex bench {task}' takes no --blind; it is for 'vislex bench vqa'")
+    if task in ("vqa", "segmentation"):
+        from vislex.cli import bench_vlm
+
+        asked: dict[str, Any] = {"data": data, "split": split, "size": size or 1000, "seed": seed, "n_images": images}
+        settings: dict[str, Any] = {"num_beams": num_beams, "max_new_tokens": max_new_tokens, "option": option or []}
+        running: dict[str, Any] = {"device": device, "dtype": dtype, "batch_size": batch_size, "out": out, "json": json}
+        if task == "vqa":
+            bench_vlm.vqa(model or [], blind or [], asked, settings, bounds, **running)
+        else:
+            bench_vlm.segmentation(model or [], asked, settings, bounds, **running)
+        return
     if task in ("probe", "reconstruction"):
         from vislex.cli import bench_images
 
@@ -147,7 +167,7 @@ def _captioning(
     for name in names:
         torch.manual_seed(seed)
         model = open_caption_model(name, device=device, dtype=dtype)
-        with _progress(f"captioning {name}", len(data)) as advance:
+        with progress(f"captioning {name}", len(data)) as advance:
             runs.append(evaluate(model, data, generation=settings, batch_size=batch_size, on_progress=advance))
     return runs + (bound_runs(data) if bounds else [])
 
@@ -240,20 +260,3 @@ def _sizes(text: str) -> list[int]:
     if not all(sizes):
         raise ConfigError(f"--batch-sizes is '{text}'; write positive numbers with commas, e.g. 1,16,64")
     return sizes
-
-
-class _progress:  # noqa: N801 - used as a function
-    """A progress bar on stderr; ``advance(n)`` moves it."""
-
-    def __init__(self, title: str, total: int) -> None:
-        from rich.progress import Progress
-
-        self._progress = Progress(console=error_console, transient=True)
-        self._task = self._progress.add_task(title, total=total)
-
-    def __enter__(self) -> Callable[[int], None]:
-        self._progress.start()
-        return lambda n: self._progress.advance(self._task, n)
-
-    def __exit__(self, *error: object) -> None:
-        self._progress.stop()

@@ -28,6 +28,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "train": ("vislex.cli.train", "Train a recipe."),
     "caption": ("vislex.cli.caption", "Caption images."),
     "ask": ("vislex.cli.ask", "Ask questions about an image."),
+    "segment": ("vislex.cli.segment", "Mark what an expression refers to."),
     "encode": ("vislex.cli.encode", "Save the tokens that an encoder gives for images."),
     "reconstruct": ("vislex.cli.reconstruct", "Draw images from a few of their tokens."),
     "merge": ("vislex.cli.merge", "Fold adapters into the model they belong to."),

@@ -6,14 +6,14 @@ numbers and never stand in one column. Masks are compared at the original resolu
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from vislex.errors import DataError
 from vislex.metrics.base import Scorer
 
-__all__ = ["MASKS", "THRESHOLDS", "score_masks", "score_masks_per_image"]
+__all__ = ["MASKS", "THRESHOLDS", "average_masks", "score_masks", "score_masks_per_image"]
 
 THRESHOLDS = (0.5, 0.6, 0.7, 0.8, 0.9)
 
@@ -31,7 +31,11 @@ def score_masks(predicted: Sequence[np.ndarray | None], target: Sequence[np.ndar
     Raises:
         DataError: If there is nothing to score, the numbers or sizes differ, or a mask is none.
     """
-    counts = score_masks_per_image(predicted, target)
+    return average_masks(score_masks_per_image(predicted, target))
+
+
+def average_masks(counts: Mapping[str, np.ndarray]) -> dict[str, float]:
+    """The scores of ``score_masks`` from what ``score_masks_per_image`` counts, of all images together."""
     iou, union = counts["IoU"], int(counts["union"].sum())
     both_empty = 1.0 if not counts["invalid"].any() else 0.0
     scores = {"cIoU": int(counts["intersection"].sum()) / union if union else both_empty, "mIoU": float(iou.mean())}

@@ -122,6 +122,18 @@ def test_a_full_disk_leaves_the_checkpoint_before_and_the_training_goes_on_from_
     assert_equal_weights(whole, again)
 
 
+def test_a_log_that_cannot_be_written_is_named(make_trainer: Make) -> None:
+    trainer = make_trainer()
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    trainer.add_callback(AtStep(2, lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (100, before[1]))))
+    try:
+        with pytest.raises(OSError, match=r"training\.jsonl"):
+            trainer.fit()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert [entry["step"] for entry in read_log(trainer.folder / "training.jsonl")] == [1, 2]
+
+
 def test_too_little_space_is_told_before_anything_is_written(
     make_trainer: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -130,6 +142,7 @@ def test_too_little_space_is_told_before_anything_is_written(
     trainer = make_trainer()
     usage = shutil.disk_usage(tmp_path)
     needed = 2**20 + 3 * 4 * sum(p.numel() for p in trainer.model.parameters())  # with both moments of Adam
+    needed += sum(buffer.nbytes for buffer in trainer.model.buffers())
     free = [needed - 1]
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=free[0]))
     with pytest.raises(CheckpointError, match=r"step 3 could not be written .*starts anew: there is no checkpoint"):
@@ -142,14 +155,14 @@ def test_too_little_space_is_told_before_anything_is_written(
 def test_sigterm_saves_and_stops_and_the_next_run_ends_where_an_unstopped_one_does(make_trainer: Make) -> None:
     whole = make_trainer("whole", ema_decay=0.9, save_every=0)
     whole.fit()
-    assert not (whole.folder / "checkpoints").exists()
+    assert steps(whole.folder) == []
     handler = signal.getsignal(signal.SIGTERM)
     stopped = make_trainer("stopped", ema_decay=0.9, save_every=0)
     stopped.add_callback(AtStep(3, lambda: os.kill(os.getpid(), signal.SIGTERM)))
     with pytest.raises(StoppedError, match=r"after step 4; the same command goes on from '.*checkpoint-4'"):
         stopped.fit()
     assert signal.getsignal(signal.SIGTERM) == handler
-    assert stopped.meter.total_samples == 0  # it did not come to its figures
+    assert stopped.meter.total_samples == 4 * 4
     again = make_trainer("stopped", ema_decay=0.9, save_every=0)
     again.fit()
     assert again.meter.total_samples == 2 * 4

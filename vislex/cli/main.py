@@ -6,7 +6,6 @@ where it was, and the same command goes on from there), 130 interrupted.
 
 from __future__ import annotations
 
-import errno
 import importlib
 import os
 import sys
@@ -79,9 +78,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print_error(str(error))
         return STOPPED if isinstance(error, StoppedError) else 2
     except OSError as error:
-        if debug or (error.filename is None and error.errno != errno.ENOSPC):
+        if debug or error.filename is None:
             raise
-        print_error(f"{error.strerror}: '{error.filename}'" if error.filename else str(error.strerror))
+        print_error(f"{error.strerror}: '{error.filename}'")
         return 2
     return code
 

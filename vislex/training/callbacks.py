@@ -60,8 +60,11 @@ class JsonlCallback(TrainerCallback):
     ) -> None:
         if state.is_world_process_zero and logs:
             entry = {"step": state.global_step, **{key: value for key, value in logs.items() if key != "epoch"}}
-            with self.path.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(entry) + "\n")
+            try:
+                with self.path.open("a", encoding="utf-8") as file:
+                    file.write(json.dumps(entry) + "\n")
+            except OSError as error:  # a full disk does not say which file it was
+                raise OSError(error.errno, error.strerror, str(self.path)) from error
 
 
 class ProgressCallback(TrainerCallback):

@@ -135,8 +135,9 @@ class PartTrainer(Trainer):
         if self.settings.progress and self.is_world_process_zero():
             self.console.print(parts_table(self.plan))
         checkpoint = self._find_checkpoint()
-        for callback in self._kept if checkpoint is not None else ():
-            callback.load(checkpoint)
+        if checkpoint is not None:
+            for callback in self._kept:
+                callback.load(checkpoint)
         transformers_logging.disable_progress_bar()
         with self._stop.listening():
             result = self.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
@@ -210,7 +211,8 @@ class PartTrainer(Trainer):
 
     def _find_checkpoint(self) -> Path | None:
         """The checkpoint to go on from, after what is not wanted any more was removed."""
-        folder, found = Path(self.args.output_dir), [None]
+        folder = Path(self.args.output_dir)
+        found: list[Path | None] = [None]
         if self.is_world_process_zero():
             clean(folder, everything=self.settings.resume == "never")
             found = [newest_whole_checkpoint(folder)]

@@ -13,6 +13,7 @@ __all__ = [
     "ImageError",
     "MissingDependencyError",
     "SpecError",
+    "StoppedError",
     "UnknownNameError",
     "VislexError",
     "did_you_mean",
@@ -41,6 +42,10 @@ class SpecError(VislexError, ValueError):
 
 class CheckpointError(VislexError, ValueError):
     """A checkpoint that is incomplete, altered, unsafe or of another kind than asked for."""
+
+
+class StoppedError(VislexError):
+    """A training that was told to stop and saved where it was; the same command goes on from there."""
 
 
 class DataError(VislexError, ValueError):

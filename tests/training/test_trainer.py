@@ -10,7 +10,6 @@ import torch
 from torch import nn
 
 from vislex.training.callbacks import read_log
-from vislex.training.checkpoints import is_whole, newest_whole_checkpoint
 from vislex.training.settings import TrainingSettings, uses_bf16
 from vislex.training.trainer import PartTrainer, bf16_call
 
@@ -44,21 +43,6 @@ def test_a_resumed_training_ends_bit_for_bit_where_an_uninterrupted_one_does(
     losses = [[e["loss"] for e in read_log(t.folder / "training.jsonl") if "loss" in e] for t in (whole, resumed)]
     assert len(losses[0]) == 6
     assert losses[0] == losses[1]
-
-
-def test_a_torn_checkpoint_is_passed_over(make_trainer: Make) -> None:
-    trainer = make_trainer()
-    trainer.fit()
-    folder = trainer.folder / "checkpoints"
-    assert newest_whole_checkpoint(folder) == folder / "checkpoint-6"
-    file = folder / "checkpoint-6" / "model.safetensors"
-    data = bytearray(file.read_bytes())
-    data[-1] ^= 1
-    file.write_bytes(data)
-    assert not is_whole(folder / "checkpoint-6")
-    assert newest_whole_checkpoint(folder) == folder / "checkpoint-3"
-    (folder / "checkpoint-3" / "manifest.json").write_text("{")
-    assert newest_whole_checkpoint(folder) is None
 
 
 def test_the_average_is_validated_and_left_in_the_model(make_trainer: Make) -> None:

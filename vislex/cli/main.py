@@ -1,6 +1,7 @@
 """The command ``vislex``: imports the one verb that was called, and turns errors into one line and an exit code.
 
-Exit codes: 0 done, 1 an internal error, 2 a mistake in what was given, 130 interrupted.
+Exit codes: 0 done, 1 an internal error, 2 a mistake in what was given, 75 a training that SIGTERM stopped (it saved
+where it was, and the same command goes on from there), 130 interrupted.
 """
 
 from __future__ import annotations
@@ -16,9 +17,11 @@ from typing import Annotated, Any
 import typer
 
 from vislex.cli.console import print_error, say
-from vislex.errors import UnknownNameError, VislexError, did_you_mean
+from vislex.errors import StoppedError, UnknownNameError, VislexError, did_you_mean
 
-__all__ = ["VERBS", "main"]
+__all__ = ["STOPPED", "VERBS", "main"]
+
+STOPPED = 75  # EX_TEMPFAIL of sysexits.h: try again
 
 # verb: (module with a function ``command``, or with a typer ``app`` of several; the line that ``vislex --help`` shows)
 VERBS: dict[str, tuple[str, str]] = {
@@ -74,7 +77,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if debug:
             raise
         print_error(str(error))
-        return 2
+        return STOPPED if isinstance(error, StoppedError) else 2
     except OSError as error:
         if debug or error.filename is None:
             raise

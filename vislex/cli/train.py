@@ -35,7 +35,8 @@ def command(
 
     Values come in layers: the recipe's defaults, the file of --config, then key=value (dotted for inner keys).
     budget=smoke, demo, standard or long sets steps and sizes; what you write beside it wins. All mistakes are shown
-    at once. A run that was interrupted continues when the same command is given again.
+    at once. A run that was interrupted continues when the same command is given again; on SIGTERM it saves where it is
+    and exits with code 75.
 
     \b
     vislex train caption --keys                              what can be set

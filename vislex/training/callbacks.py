@@ -1,16 +1,24 @@
-"""What a training tells: a JSON line for every log entry, and a progress bar."""
+"""What a training tells, and hears: a JSON line for every log entry, a progress bar, and SIGTERM."""
 
 from __future__ import annotations
 
 import json
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import torch
+from accelerate.utils import reduce
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-__all__ = ["JsonlCallback", "ProgressCallback", "read_log"]
+from vislex.training.files import write_whole
+
+__all__ = ["JsonlCallback", "ProgressCallback", "StopCallback", "read_log"]
 
 SHOWN = ("loss", "samples_per_second", "data_wait")
 
@@ -18,7 +26,7 @@ SHOWN = ("loss", "samples_per_second", "data_wait")
 def read_log(path: Path) -> list[dict[str, Any]]:
     """The entries of a ``training.jsonl``; a torn last line is left out."""
     entries = []
-    for line in path.read_text(encoding="utf-8").splitlines():
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
         try:
             entries.append(json.loads(line))
         except ValueError:
@@ -40,7 +48,7 @@ class JsonlCallback(TrainerCallback):
         )
         kept = kept if state.global_step else []
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        self.path.write_text("".join(json.dumps(entry) + "\n" for entry in kept), encoding="utf-8")
+        write_whole(self.path, "".join(json.dumps(entry) + "\n" for entry in kept))
 
     def on_log(
         self,
@@ -52,8 +60,11 @@ class JsonlCallback(TrainerCallback):
     ) -> None:
         if state.is_world_process_zero and logs:
             entry = {"step": state.global_step, **{key: value for key, value in logs.items() if key != "epoch"}}
-            with self.path.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(entry) + "\n")
+            try:
+                with self.path.open("a", encoding="utf-8") as file:
+                    file.write(json.dumps(entry) + "\n")
+            except OSError as error:  # a full disk does not say which file it was
+                raise OSError(error.errno, error.strerror, str(self.path)) from error
 
 
 class ProgressCallback(TrainerCallback):
@@ -103,3 +114,37 @@ class ProgressCallback(TrainerCallback):
         if self._progress is not None:
             self._progress.stop()
             self._progress = None
+
+
+class StopCallback(TrainerCallback):
+    """Answers SIGTERM, as schedulers send it before they kill: the running step ends, a checkpoint, and no more steps.
+
+    Attributes:
+        stopped: Whether a training was ended.
+    """
+
+    def __init__(self) -> None:
+        self.stopped = False
+        self._asked = False
+
+    @contextmanager
+    def listening(self) -> Iterator[None]:
+        """Takes SIGTERM for this callback; outside the main thread, where no signal arrives, it does nothing."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        before = signal.signal(signal.SIGTERM, self._ask)
+        try:
+            yield
+        finally:
+            signal.signal(signal.SIGTERM, before if before is not None else signal.SIG_DFL)
+
+    def _ask(self, *_: Any) -> None:
+        self._asked = True
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        asked = self._asked
+        if args.world_size > 1:  # the signal reaches the processes at different steps; they must stop at the same
+            asked = bool(reduce(torch.tensor(float(asked), device=args.device), "sum") > 0)
+        if asked:
+            self.stopped = control.should_save = control.should_training_stop = True

@@ -1,64 +1,174 @@
-"""Checkpoints for resuming: a manifest is written last, so that a torn checkpoint is recognised and passed over."""
+"""Checkpoints for resuming, whole or not there.
+
+One is written beside its place (``checkpoint-6.tmp-…``), synced, described by a manifest that is written last, and
+renamed; older ones go only after it was read back. What a crash leaves is recognised and passed over.
+"""
 
 from __future__ import annotations
 
-import hashlib
 import json
-import os
+import logging
+import shutil
+import uuid
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import ClassVar
 
-from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+from transformers import TrainerCallback
+from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
-__all__ = ["ManifestCallback", "is_whole", "newest_whole_checkpoint"]
+from vislex.errors import CheckpointError
+from vislex.training.files import file_digest, sync, write_whole
+
+__all__ = [
+    "KeptCallback",
+    "check_space",
+    "checkpoint_path",
+    "clean",
+    "find_fault",
+    "newest_whole_checkpoint",
+    "path_beside",
+    "publish",
+    "rotate",
+]
 
 FILE = "manifest.json"
+BESIDE = ".tmp-"
+MARGIN = 2**20  # bytes of a checkpoint beside its tensors: configurations, random states, the log
+
+logger = logging.getLogger(__name__)
 
 
-def _digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+class KeptCallback(TrainerCallback, ABC):
+    """A callback whose tensors lie beside the model in each checkpoint.
+
+    Attributes:
+        file: Their file's name.
+    """
+
+    file: ClassVar[str]
+
+    @abstractmethod
+    def tensors(self) -> dict[str, Tensor]:
+        """What a checkpoint keeps."""
+
+    @abstractmethod
+    def restore(self, tensors: Mapping[str, Tensor]) -> None:
+        """Goes on from what a checkpoint kept."""
+
+    def save(self, folder: Path) -> None:
+        """Writes the tensors into a checkpoint."""
+        save_file({name: tensor.contiguous().cpu() for name, tensor in self.tensors().items()}, folder / self.file)
+
+    def load(self, checkpoint: Path) -> None:
+        """Goes on from a checkpoint."""
+        self.restore(load_file(checkpoint / self.file))
 
 
-class ManifestCallback(TrainerCallback):
-    """Writes names, sizes and hashes of a checkpoint's files once all are on disk; register it last."""
-
-    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        if not args.should_save:
-            return
-        folder = Path(args.output_dir) / f"{PREFIX_CHECKPOINT_DIR}-{state.global_step}"
-        files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != FILE)
-        for path in files:
-            with path.open("rb") as file:
-                os.fsync(file.fileno())
-        manifest = {
-            str(path.relative_to(folder)): {"bytes": path.stat().st_size, "sha256": _digest(path)} for path in files
-        }
-        partial = folder / (FILE + ".partial")
-        with partial.open("w", encoding="utf-8") as file:
-            json.dump(manifest, file, indent=1)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(folder / FILE)
+def checkpoint_path(folder: Path, step: int) -> Path:
+    """Where the checkpoint of a step lies."""
+    return folder / f"{PREFIX_CHECKPOINT_DIR}-{step}"
 
 
-def is_whole(checkpoint: Path) -> bool:
-    """Whether every file of the checkpoint's manifest is there with its size and hash."""
+def path_beside(folder: Path, step: int) -> Path:
+    """A new name beside it, to write it under; no loader takes one for a checkpoint."""
+    return folder / f"{PREFIX_CHECKPOINT_DIR}-{step}{BESIDE}{uuid.uuid4().hex[:8]}"
+
+
+def check_space(folder: Path, tensors: Sequence[Tensor]) -> None:
+    """Checks that a checkpoint of ``tensors`` fits onto the disk.
+
+    Raises:
+        OSError: If it does not.
+    """
+    needed = MARGIN + sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+    free = shutil.disk_usage(folder).free
+    if free < needed:
+        raise OSError(f"{needed / 2**20:,.1f} MB are needed and {free / 2**20:,.1f} MB free")
+
+
+def publish(written: Path, target: Path) -> None:
+    """Makes a written folder the checkpoint ``target``: manifest, sync, rename, and a look at what is there then.
+
+    Raises:
+        CheckpointError: If what can be read back is not what was written.
+    """
+    files = sorted(path for path in written.rglob("*") if path.is_file())
+    for path in [*files, *(path for path in written.rglob("*") if path.is_dir())]:
+        sync(path)
+    manifest = {
+        path.relative_to(written).as_posix(): {"bytes": path.stat().st_size, "sha256": file_digest(path)}
+        for path in files
+    }
+    write_whole(written / FILE, json.dumps(manifest, indent=1))
+    if target.exists():  # of a run that was torn here before
+        _remove(target)
+    written.rename(target)
+    sync(target.parent)
+    if fault := find_fault(target):
+        raise CheckpointError(f"'{target}' is not what was written ({fault}); the disk may be failing")
+
+
+def find_fault(checkpoint: Path) -> str | None:
+    """What a checkpoint lacks against its manifest (files, their sizes and hashes); None if it is whole."""
     try:
         manifest = json.loads((checkpoint / FILE).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return False
-    return all(
-        (path := checkpoint / name).is_file()
-        and path.stat().st_size == entry["bytes"]
-        and _digest(path) == entry["sha256"]
-        for name, entry in manifest.items()
-    )
+        known = {str(name): (int(entry["bytes"]), str(entry["sha256"])) for name, entry in manifest.items()}
+    except FileNotFoundError:
+        return f"it has no {FILE}"
+    except (OSError, ValueError, TypeError, KeyError, AttributeError):
+        return f"its {FILE} cannot be read"
+    if TRAINER_STATE_NAME not in known:
+        return f"its {FILE} names no {TRAINER_STATE_NAME}"
+    for name, (size, digest) in known.items():
+        path = checkpoint / name
+        if not path.is_file():
+            return f"{name} is missing"
+        if path.stat().st_size != size:
+            return f"{name} has {path.stat().st_size} bytes, not {size}"
+        if file_digest(path) != digest:
+            return f"{name} was altered"
+    return None
 
 
 def newest_whole_checkpoint(folder: Path) -> Path | None:
-    """The newest checkpoint below ``folder`` that is whole; None if there is none."""
-    found = [path for path in folder.glob(f"{PREFIX_CHECKPOINT_DIR}-*") if path.name.rpartition("-")[2].isdecimal()]
-    found.sort(key=lambda path: int(path.name.rpartition("-")[2]), reverse=True)
-    return next((path for path in found if is_whole(path)), None)
+    """The newest checkpoint below ``folder`` that is whole, None if there is none; the log names those passed over."""
+    for checkpoint in _checkpoints(folder):
+        fault = find_fault(checkpoint)
+        if fault is None:
+            return checkpoint
+        logger.warning("checkpoint '%s' is not whole (%s) and is passed over", checkpoint, fault)
+    return None
+
+
+def rotate(folder: Path, keep: int) -> None:
+    """Removes all but the newest ``keep`` checkpoints; call it after the newest one was found whole."""
+    for checkpoint in _checkpoints(folder)[keep:]:
+        _remove(checkpoint)
+
+
+def clean(folder: Path, *, everything: bool = False) -> None:
+    """Removes what interrupted writes left; with ``everything`` the checkpoints of an earlier run, too."""
+    for path in folder.glob(f"{PREFIX_CHECKPOINT_DIR}-*{BESIDE}*"):
+        shutil.rmtree(path)
+    if everything:
+        for checkpoint in reversed(_checkpoints(folder)):
+            _remove(checkpoint)
+
+
+def _remove(checkpoint: Path) -> None:
+    """Renames it first: one that is half removed must not look like a checkpoint."""
+    gone = checkpoint.with_name(f"{checkpoint.name}{BESIDE}{uuid.uuid4().hex[:8]}")
+    checkpoint.rename(gone)
+    shutil.rmtree(gone)
+
+
+def _checkpoints(folder: Path) -> list[Path]:
+    """Newest first."""
+    named = [path for path in folder.glob(f"{PREFIX_CHECKPOINT_DIR}-*") if path.name.rpartition("-")[2].isdecimal()]
+    named = [path for path in named if BESIDE not in path.name]  # the random part of a name may be all digits
+    return sorted(named, key=lambda path: int(path.name.rpartition("-")[2]), reverse=True)

@@ -7,22 +7,20 @@ start from its features, and a code that fewer than one feature a batch chooses 
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
 import torch
 from accelerate.utils import broadcast, reduce
-from safetensors.torch import load_file, save_file
 from torch import Tensor
-from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
-from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
+from transformers import TrainerControl, TrainerState, TrainingArguments
+
+from vislex.training.checkpoints import KeptCallback
 
 __all__ = ["CodebookCallback"]
 
-FILE = "codebook.safetensors"
 
-
-class CodebookCallback(TrainerCallback):
+class CodebookCallback(KeptCallback):
     """Moves a codebook in place; what it averages is stored in each checkpoint as ``codebook.safetensors``.
 
     Args:
@@ -34,6 +32,8 @@ class CodebookCallback(TrainerCallback):
         restart_until: Last step at which one starts again, so that the network has learnt what all mean in the end.
         seed: Of the features that codes start from.
     """
+
+    file: ClassVar[str] = "codebook.safetensors"
 
     def __init__(
         self,
@@ -58,18 +58,14 @@ class CodebookCallback(TrainerCallback):
         """Whether the current step quantises."""
         return self.step >= self.warmup_steps
 
-    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        if state.global_step:
-            kept = load_file(Path(args.output_dir) / f"{PREFIX_CHECKPOINT_DIR}-{state.global_step}" / FILE)
-            self.count, self.sum = kept["count"].to(self.codebook.device), kept["sum"].to(self.codebook.device)
-
     def on_step_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         self.step = state.global_step
 
-    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        if args.should_save:
-            folder = Path(args.output_dir) / f"{PREFIX_CHECKPOINT_DIR}-{state.global_step}"
-            save_file({"count": self.count.cpu(), "sum": self.sum.cpu().contiguous()}, folder / FILE)
+    def tensors(self) -> dict[str, Tensor]:
+        return {"count": self.count, "sum": self.sum}
+
+    def restore(self, tensors: Mapping[str, Tensor]) -> None:
+        self.count, self.sum = (tensors[name].to(self.codebook.device) for name in ("count", "sum"))
 
     @torch.no_grad()
     def update(self, features: Tensor, codes: Tensor | None) -> None:

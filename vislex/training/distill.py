@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import uuid
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from vislex.errors import ConfigError
 from vislex.modules.digest import weights_digest
 from vislex.training.cache import cache_dir as user_cache
 from vislex.training.cache import content_key, in_batches, rows_digest
+from vislex.training.files import write_whole
 
 __all__ = ["caption_all"]
 
@@ -58,7 +58,5 @@ def caption_all(
             f"the teacher wrote no word for {empty} of {len(texts)} images; take a captioner that is trained"
         )
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f"{path.name}.partial-{uuid.uuid4().hex[:8]}")
-    partial.write_text(json.dumps(texts), encoding="utf-8")
-    partial.replace(path)
+    write_whole(path, json.dumps(texts))
     return texts

@@ -2,29 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
-from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
-from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
+from transformers import TrainerControl, TrainerState, TrainingArguments
+
+from vislex.training.checkpoints import KeptCallback
 
 __all__ = ["EMACallback"]
 
-FILE = "ema.safetensors"
 
-
-class EMACallback(TrainerCallback):
+class EMACallback(KeptCallback):
     """Averages the trainable parameters after each step; stored in each checkpoint as ``ema.safetensors``.
 
     Args:
         model: The model that is trained, unwrapped.
         decay: Asymptotic decay; the first steps use ``min(decay, (1 + t) / (10 + t))`` as in TensorFlow's EMA.
     """
+
+    file: ClassVar[str] = "ema.safetensors"
 
     def __init__(self, model: nn.Module, decay: float) -> None:
         self.decay = decay
@@ -37,14 +36,12 @@ class EMACallback(TrainerCallback):
         averages = [self.average[name] for name in self._trained]
         torch._foreach_lerp_(averages, [p.detach() for p in self._trained.values()], 1 - decay)
 
-    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        if args.should_save:
-            save_file(self.average, Path(args.output_dir) / f"{PREFIX_CHECKPOINT_DIR}-{state.global_step}" / FILE)
+    def tensors(self) -> dict[str, Tensor]:
+        return self.average
 
-    def load(self, checkpoint: Path) -> None:
-        """Continues the average that a checkpoint holds."""
-        for name, value in load_file(checkpoint / FILE).items():
-            self.average[name].copy_(value)
+    def restore(self, tensors: Mapping[str, Tensor]) -> None:
+        for name, average in self.average.items():
+            average.copy_(tensors[name])
 
     def put(self) -> None:
         """Leaves the average in the model."""

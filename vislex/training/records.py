@@ -12,6 +12,7 @@ from vislex.config import dump_config, load_config
 from vislex.errors import ConfigError
 from vislex.provenance import collect
 from vislex.training.cache import content_key
+from vislex.training.files import write_whole
 from vislex.training.parts import PartsPlan
 from vislex.training.settings import TrainingSettings
 
@@ -38,7 +39,7 @@ def start_run(recipe: str, config: TrainingSettings) -> Path:
                 "resume=never to overwrite it"
             )
     output.mkdir(parents=True, exist_ok=True)
-    known.write_text(dump_config(config), encoding="utf-8")
+    write_whole(known, dump_config(config))
     return output
 
 
@@ -62,9 +63,7 @@ def finish_run(
         suite=suite,
         **extra,
     )
-    partial = output / "run.json.partial"
-    partial.write_text(json.dumps(record, indent=1, default=str) + "\n", encoding="utf-8")
-    partial.replace(output / "run.json")
+    write_whole(output / "run.json", json.dumps(record, indent=1, default=str) + "\n")
     return record
 
 

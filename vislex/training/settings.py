@@ -27,8 +27,9 @@ class TrainingSettings(Config):
         schedule: Decay after ``warmup_steps`` of linear warm-up.
         ema_decay: Decay of the moving average of the trained weights; 0 keeps none. The average is what is
             validated and saved.
-        save_every: Steps between checkpoints for resuming; 0 writes none.
-        resume: "auto" continues from the newest whole checkpoint in ``output_dir``, "never" starts anew.
+        save_every: Steps between checkpoints for resuming; 0 writes one on SIGTERM only.
+        resume: "auto" continues from the newest whole checkpoint in ``output_dir``, "never" removes what is there and
+            starts anew.
         precision: "auto" computes in bf16 where the hardware is fast at it, else in fp32.
     """
 
@@ -86,7 +87,7 @@ def training_arguments(settings: TrainingSettings, output_dir: Path) -> Training
         logging_steps=min(settings.log_every, settings.steps),
         save_strategy="steps" if settings.save_every else "no",
         save_steps=settings.save_every or settings.steps,
-        save_total_limit=2,
+        save_total_limit=2,  # one to go on from, one in case its disk fails
         use_cpu=device.type == "cpu",
         seed=settings.seed,
         data_seed=settings.seed,

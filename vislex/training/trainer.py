@@ -5,12 +5,16 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
+import logging
+import shutil
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate.utils import broadcast_object_list
 from rich.console import Console
+from safetensors import SafetensorError
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.data import SequentialSampler
@@ -19,10 +23,19 @@ from transformers.integrations import TensorBoardCallback, is_tensorboard_availa
 from transformers.trainer_callback import PrinterCallback
 from transformers.utils import logging as transformers_logging
 
-from vislex.errors import ConfigError
+from vislex.errors import CheckpointError, ConfigError, StoppedError
 from vislex.specs import VisionTokens
-from vislex.training.callbacks import JsonlCallback, ProgressCallback
-from vislex.training.checkpoints import ManifestCallback, newest_whole_checkpoint
+from vislex.training.callbacks import JsonlCallback, ProgressCallback, StopCallback, read_log
+from vislex.training.checkpoints import (
+    KeptCallback,
+    check_space,
+    checkpoint_path,
+    clean,
+    newest_whole_checkpoint,
+    path_beside,
+    publish,
+    rotate,
+)
 from vislex.training.draws import Draws, identity_collate
 from vislex.training.ema import EMACallback
 from vislex.training.meter import Meter
@@ -33,6 +46,8 @@ __all__ = ["PartTrainer"]
 
 Loss = Callable[[Callable[..., Any], dict[str, Any]], Tensor]
 Validate = Callable[[nn.Module], dict[str, float]]
+
+logger = logging.getLogger(__name__)
 
 
 class PartTrainer(Trainer):
@@ -47,7 +62,7 @@ class PartTrainer(Trainer):
         loss: Called with the (wrapped) model and the batch, gives float[]; None takes the model's own ``loss``.
         validate: Called with the model in eval mode under autocast every ``eval_every`` steps; gives figures.
         title: Name on the progress bar.
-        callbacks: Further ones, such as what a training keeps beside the model in its checkpoints.
+        callbacks: Further ones; a ``KeptCallback`` keeps tensors beside the model in the checkpoints.
         optimizer: "adamw", or "adafactor" with its learning rates as given (no scaling by parameters, no relative
             steps).
     """
@@ -90,7 +105,10 @@ class PartTrainer(Trainer):
         self.model_accepts_loss_kwargs = False  # the decoders take the mean over a batch themselves
         self.ema = EMACallback(model, settings.ema_decay) if settings.ema_decay else None
         self.remove_callback(PrinterCallback)
-        for callback in (self.ema, *callbacks, JsonlCallback(self.folder / "training.jsonl"), ManifestCallback()):
+        self._log_file, self._stop = self.folder / "training.jsonl", StopCallback()
+        self._kept = [callback for callback in (self.ema, *callbacks) if isinstance(callback, KeptCallback)]
+        self._writing: Path | None = None
+        for callback in (self.ema, *callbacks, JsonlCallback(self._log_file), self._stop):
             if callback is not None:
                 self.add_callback(callback)
         self.console = console or Console(stderr=True)
@@ -109,16 +127,24 @@ class PartTrainer(Trainer):
 
         Returns:
             The last validation's figures, with ``loss``, ``samples_per_second`` and ``seconds`` of the training.
+
+        Raises:
+            StoppedError: If SIGTERM ended the training; it has saved where it was.
+            CheckpointError: If a checkpoint could not be written (a full disk); those before are as they were.
         """
         if self.settings.progress and self.is_world_process_zero():
             self.console.print(parts_table(self.plan))
-        checkpoint = None
-        if self.settings.resume == "auto":
-            checkpoint = newest_whole_checkpoint(Path(self.args.output_dir))
-        if checkpoint is not None and self.ema is not None:
-            self.ema.load(checkpoint)
+        checkpoint = self._find_checkpoint()
+        if checkpoint is not None:
+            for callback in self._kept:
+                callback.load(checkpoint)
         transformers_logging.disable_progress_bar()
-        result = self.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+        with self._stop.listening():
+            result = self.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+        if self._stop.stopped:
+            raise StoppedError(f"SIGTERM stopped the training after step {self.state.global_step}; {self._goes_on()}")
+        if not self._figures and self._log_file.is_file():  # nothing was left to do, or to validate
+            self._figures = _last_validation(self._log_file)
         if self.ema is not None:
             self.ema.put()
         if merge:
@@ -183,12 +209,77 @@ class PartTrainer(Trainer):
         self.meter.add(self.args.per_device_train_batch_size * self.args.world_size)
         return loss
 
+    def _find_checkpoint(self) -> Path | None:
+        """The checkpoint to go on from, after what is not wanted any more was removed."""
+        folder = Path(self.args.output_dir)
+        found: list[Path | None] = [None]
+        if self.is_world_process_zero():
+            clean(folder, everything=self.settings.resume == "never")
+            found = [newest_whole_checkpoint(folder)]
+        checkpoint: Path | None = broadcast_object_list(found)[0]
+        if checkpoint is not None:
+            logger.info("going on from '%s'", checkpoint)
+        return checkpoint
+
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
-        with self.meter.paused():
+        folder, step = Path(self.args.output_dir), self.state.global_step
+        beside: Path = broadcast_object_list([path_beside(folder, step)])[0]
+        try:
+            with self.meter.paused():
+                self._write_checkpoint(beside, step, model, trial)
+        except (OSError, RuntimeError, SafetensorError) as error:  # torch and safetensors have errors of their own
+            shutil.rmtree(beside, ignore_errors=True)
+            raise CheckpointError(
+                f"the checkpoint of step {step} could not be written to '{folder}' ({error}); make room there, then "
+                f"{self._goes_on()}"
+            ) from error
+
+    def _write_checkpoint(self, beside: Path, step: int, model: nn.Module, trial: Any) -> None:
+        target = checkpoint_path(beside.parent, step)
+        if self.args.should_save:
+            beside.mkdir(parents=True)
+            check_space(beside, self._tensors_to_save())
+        self.accelerator.wait_for_everyone()
+        self._writing = beside
+        try:
             super()._save_checkpoint(model, trial)
+        finally:
+            self._writing = None
+        self.accelerator.wait_for_everyone()
+        if self.args.should_save:
+            written = beside / target.name
+            for callback in self._kept:
+                callback.save(written)
+            publish(written, target)
+            beside.rmdir()
+            rotate(target.parent, self.args.save_total_limit or 1)
+        self.accelerator.wait_for_everyone()
+
+    def _get_output_dir(self, trial: Any) -> str:
+        return str(self._writing or super()._get_output_dir(trial))
+
+    def _tensors_to_save(self) -> list[Tensor]:
+        """What a checkpoint holds, but for a few kilobytes."""
+        found = [*self.model.parameters(), *self.model.buffers()]
+        found += [tensor for callback in self._kept for tensor in callback.tensors().values()]
+        for state in self.optimizer.state.values():
+            found += [value for value in state.values() if isinstance(value, Tensor)]
+        return found
+
+    def _goes_on(self) -> str:
+        """What giving the same command again does."""
+        checkpoint = newest_whole_checkpoint(Path(self.args.output_dir))
+        where = f"goes on from '{checkpoint}'" if checkpoint is not None else "starts anew: there is no checkpoint"
+        return f"the same command {where}"
 
     def _get_train_sampler(self, train_dataset: Any = None) -> SequentialSampler:
         return SequentialSampler(train_dataset if train_dataset is not None else self.train_dataset)  # Draws shuffles
+
+
+def _last_validation(log: Path) -> dict[str, float]:
+    """Figures of the last validation that a ``training.jsonl`` knows."""
+    validated = [entry for entry in read_log(log) if any(key.startswith("eval_") for key in entry)]
+    return {key: value for key, value in validated[-1].items() if key.startswith("eval_")} if validated else {}
 
 
 def bf16_call(model: nn.Module, /, *, frozen: dict[str, Tensor] | None = None, **inputs: Any) -> Any:

@@ -235,7 +235,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     }
     pairs = claims(against, base)
     recalls = [{"arm": row["arm"], "seed": row["seed"], "head": row["head"], **row["scores"]} for row in retrieved]
-    found = {"table": wide(probed, gain.data), "retrieval": recalls, "claims": pairs, "base": base.verdict}
+    found: dict[str, Any] = {
+        "table": wide(probed, gain.data),
+        "retrieval": recalls,
+        "claims": pairs,
+        "base": base.verdict,
+    }
     found["verdicts"] = conclude(pairs, config.probes)
     file.conclude(**found)
     gains = [

@@ -122,6 +122,7 @@ def run(config: ViLexPretrainConfig) -> Path:
         stage = config.model_copy(update={"steps": config.pooling_steps})
         trainer = _trainer(model, t2i, stage, first.parent, frozen=True)
         figures |= {f"pooling_{name}": value for name, value in trainer.fit().items()}
+        first.parent.mkdir(parents=True, exist_ok=True)
         save_model(model, str(first))
     trainer = _trainer(model, t2i, config, output, frozen=config.stages == "frozen")
     figures |= trainer.fit()

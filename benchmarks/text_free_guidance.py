@@ -247,7 +247,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     file = RowFile(config.out, "text_free_guidance", facts)
     rows = Guidance(config, base, file, console.print).run()
     pairs, curve = claims(rows, base), [_point(row) for row in rows]
-    found = {"curve": curve, "claims": pairs, "base": base.verdict, "verdict": conclude(pairs)}
+    found: dict[str, Any] = {"curve": curve, "claims": pairs, "base": base.verdict, "verdict": conclude(pairs)}
     file.conclude(**found)
     plot = plot_guidance(curve, config.out.with_suffix(".png"))
     if as_json:

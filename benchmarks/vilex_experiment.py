@@ -128,8 +128,8 @@ class ViLexExperiment(Config):
 
 def _with_validations(fields: dict[str, Any]) -> dict[str, Any]:
     """Warm-up, validations and checkpoints at a fixed share of the steps."""
-    steps = fields["steps"]
-    return {"warmup_steps": steps // 25, "eval_every": max(1, steps // 5), "save_every": max(1, steps // 5), **fields}
+    every = min(fields["steps"], max(5, fields["steps"] // 5))
+    return {"warmup_steps": fields["steps"] // 25, "eval_every": every, "save_every": every, **fields}
 
 
 def judge(low: float, high: float, margin: float = 0.0) -> str:

@@ -53,8 +53,9 @@ RESULTS = Path(__file__).parent / "results" / "vilex_tokens.json"
 SMOKE_SIZES = SMOKE | {
     "budgets": "[1, 4]",
     "fixed": "[4, 1]",
-    "size": 20,
-    "loss_images": 20,
+    "batch_size": 8,
+    "size": 8,
+    "loss_images": 8,
     "loss_draws": 1,
     "num_inference_steps": 2,
     "extractor": "siglip-tiny",
@@ -170,7 +171,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     rows, objects = ViLexTokens(config, base, file, console.print).run()
     lines, pairs = table(rows), claims(rows, objects, base)
     groups = budgets_by_objects(rows, objects)
-    found = {"table": lines, "objects": groups, "factors": factor_budgets(rows), "claims": pairs}
+    found: dict[str, Any] = {"table": lines, "objects": groups, "factors": factor_budgets(rows), "claims": pairs}
     found |= {"base": base.verdict, "verdicts": conclude(pairs)}
     file.conclude(**found)
     plot = plot_tokens([line for line in lines if line["arm"] != EMPTY], groups, config.out.with_suffix(".png"))

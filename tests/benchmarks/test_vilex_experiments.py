@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -178,7 +179,7 @@ def test_slopes_of_guidance_decide() -> None:
 
 
 @pytest.fixture(scope="module")
-def runs(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[str]]:
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, list[str]]]:
     """Where a base was made, and the words with which the other experiments find it."""
     with pytest.MonkeyPatch.context() as patch:
         folder = tmp_path_factory.mktemp("vilex")
@@ -214,7 +215,7 @@ def test_tokens_run_and_go_on(runs: tuple[Path, list[str]], capsys: pytest.Captu
         (TAIL_DROP, 4), ("trained with 4", 4), ("trained with 1", 1), ("past the text encoder", 1),
         ("past the text encoder", 4),
     ]  # fmt: skip
-    losses = [row["scores"]["loss"] for row in content["rows"][1:]]
+    losses = [row["scores"]["loss"] for row in content["rows"][1:] if not row["arm"].endswith("read as text")]
     assert len(set(losses)) == len(losses)
     bits = {(row["arm"], row["tokens"]): row["bits"] for row in content["rows"]}
     assert bits[TAIL_DROP, 4] == 4 * bits[TAIL_DROP, 1] == 4 * 16 * 16

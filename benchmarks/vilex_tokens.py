@@ -180,8 +180,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
         return
     percent = {*FACTORS, "never named"}
     print_rows(console, "the ladder (loss x 1,000, factors in %)", [_scaled(line, percent) for line in lines])
-    print_rows(console, "tokens that reach 90 % of the plateau, by factor", found["factors"])
-    print_rows(console, "by number of objects (share of the reduction of the loss)", groups)
+    factors = [_percent(entry, {EMPTY, *(f"{k} tokens" for k in config.budgets)}) for entry in found["factors"]]
+    print_rows(console, "tokens that reach 90 % of the plateau, by factor (read: %)", factors)
+    print_rows(
+        console, "by number of objects (% of the reduction of the loss)", [_percent(g, {"share"}) for g in groups]
+    )
     for pair in pairs:
         value = pair.get("difference", pair.get("ratio"))
         interval = "no interval" if value is None else f"{value:+.4g} [{pair['low']:+.4g}, {pair['high']:+.4g}]"
@@ -191,9 +194,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     console.print(f"plot: {plot}")
 
 
+def _percent(entry: dict[str, Any], names: set[str]) -> dict[str, Any]:
+    return {name: 100 * value if name in names else value for name, value in entry.items()}
+
+
 def _scaled(line: dict[str, Any], percent: set[str]) -> dict[str, Any]:
-    scaled = {name: 100 * value if name in percent else value for name, value in line.items()}
-    return scaled | {"loss": None if line["loss"] is None else 1000 * line["loss"]}
+    return _percent(line, percent) | {"loss": None if line["loss"] is None else 1000 * line["loss"]}
 
 
 if __name__ == "__main__":

@@ -190,7 +190,7 @@ class EncoderGain:
         if not (folder / "preprocessor_config.json").is_file():
             model = SiglipModel.from_pretrained(self.siglip, dtype=torch.float32)
             trained = SiglipVisionModel.from_pretrained(tower, dtype=torch.float32)
-            model.vision_model.load_state_dict(getattr(trained, "vision_model", trained).state_dict())
+            model.vision_model.load_state_dict(trained.state_dict())
             model.save_pretrained(folder)
             load_tokenizer(self.siglip).save_pretrained(folder)
             AutoImageProcessor.from_pretrained(self.siglip).save_pretrained(folder)

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import Field
 
-from vislex.benchmarks.trainings import packaged_config
-from vislex.config import Config, load_config
+from vislex.benchmarks.trainings import filled_config
+from vislex.config import Config
 from vislex.recipes.caption import CaptionConfig
 from vislex.recipes.ladic_codec import LadicCodecConfig
 
@@ -91,9 +90,8 @@ class Experiment(Config):
             "save_dtype": "float32",
             **values,
         }
-        words = [f"{name}={json.dumps(value, default=str)}" for name, value in fields.items()]
-        words += [f"decoder_options.{name}={json.dumps(v)}" for name, v in {**sizes, **(decoder_options or {})}.items()]
-        return load_config(CaptionConfig, packaged_config(f"caption_{decoder}_embedded"), words)
+        fields |= {f"decoder_options.{name}": value for name, value in {**sizes, **(decoder_options or {})}.items()}
+        return filled_config(CaptionConfig, f"caption_{decoder}_embedded", fields)
 
     def codec_config(self, style: str = "lossy", **values: Any) -> LadicCodecConfig:
         """Configuration of a codec's training on the same captions; it is the same for all seeds of captioners."""
@@ -104,8 +102,7 @@ class Experiment(Config):
             "eval_every": self.codec_steps,
             **values,
         }
-        words = [f"{name}={json.dumps(value, default=str)}" for name, value in fields.items()]
-        return load_config(LadicCodecConfig, packaged_config("ladic_codec_embedded"), words)
+        return filled_config(LadicCodecConfig, "ladic_codec_embedded", fields)
 
     def data_options(self, style: str) -> dict[str, Any]:
         """Options of the suite."""

@@ -29,6 +29,7 @@ from vislex.config import Config
 from vislex.data import openmoji
 from vislex.data.sources import load_suite
 from vislex.diffusion.guidance import generate, text_free_guidance
+from vislex.diffusion.objectives import ReconstructionObjective
 from vislex.diffusion.t2i import TextToImage
 from vislex.diffusion.t2i.base import Condition
 from vislex.errors import CheckpointError, ConfigError, DataError
@@ -43,7 +44,10 @@ from vislex.provenance import collect
 from vislex.training.cache import rows_digest
 from vislex.vilex import ViLex
 
-__all__ = ["ReconstructionBench", "Scenes", "Tools", "file_of", "load_scenes", "load_tools", "reconstruction_rows"]
+__all__ = [
+    "SCORERS", "MeasuredRung", "ReconstructionBench", "Rung", "Scenes", "Told", "Tools", "file_of", "load_scenes",
+    "load_tools", "open_model", "reconstruction_rows", "references",
+]  # fmt: skip
 
 RESULTS = Path(__file__).parent / "results" / "reconstruction.json"
 REFERENCES = ("original", "true caption", "empty prompt")
@@ -197,7 +201,7 @@ def reconstruction_rows(
     digest, rows, shown = weights_digest(model), [], {}
     for rung in _rungs(model, bench, scenes):
         on_progress(f"{name}: {rung.name}")
-        measured = _Measured(model, rung, bench, scenes, tools, batch_size, seed)
+        measured = MeasuredRung(model.t2i, model.objective, rung, bench, scenes, tools, batch_size, seed)
         identity = {
             "model": name,
             "rung": rung.name,
@@ -232,16 +236,22 @@ def _rungs(model: ViLex, bench: ReconstructionBench, scenes: Scenes) -> Iterator
     budgets = bench.budgets or [*(k for k in (1, 4, 16, 64) if k < most), most]
     if wrong := [k for k in budgets if not 1 <= k <= most]:
         raise ConfigError(f"budgets {wrong} are not among 1 to {most}, the tokens that the model was trained with")
-    t2i = model.t2i
-    yield Rung(REFERENCES[0], None, None)
-    yield Rung(REFERENCES[1], None, lambda rows: t2i.condition([scenes.caption(int(row)) for row in rows]))
-    yield Rung(REFERENCES[2], None, lambda rows: t2i.condition([""] * len(rows)))
+    yield from references(model.t2i, scenes)
     for k in budgets:
-        yield Rung(f"{k} tokens", k, _Told(model, scenes, k))
+        yield Rung(f"{k} tokens", k, Told(model, scenes, k))
+
+
+def references(t2i: TextToImage, scenes: Scenes) -> list[Rung]:
+    """The originals, their true captions and the empty prompt."""
+    return [
+        Rung(REFERENCES[0], None, None),
+        Rung(REFERENCES[1], None, lambda rows: t2i.condition([scenes.caption(int(row)) for row in rows])),
+        Rung(REFERENCES[2], None, lambda rows: t2i.condition([""] * len(rows))),
+    ]
 
 
 @dataclass(frozen=True)
-class _Told:
+class Told:
     """Conditions of images from their first ``k`` tokens."""
 
     model: ViLex
@@ -249,16 +259,22 @@ class _Told:
     k: int
 
     def __call__(self, rows: np.ndarray) -> Condition:
+        placed: dict[str, Any] = {"order": self.model.config.order, "inject": self.model.config.inject}
+        return self.model.t2i.condition_from_soft_tokens(self.tokens(rows), **placed)
+
+    def tokens(self, rows: np.ndarray) -> torch.Tensor:
+        """float[B, k, sum(widths)]."""
         images = [self.scenes.rows[int(row)]["image"] for row in rows]
-        return self.model.t2i.condition_from_soft_tokens(self.model.encode(images, n_tokens=self.k).tokens)
+        return self.model.encode(images, n_tokens=self.k).tokens
 
 
-class _Measured:
-    """Makes the values of one row."""
+class MeasuredRung:
+    """Makes the values of one row: what a text-to-image model does when it is told of images in one way."""
 
     def __init__(
         self,
-        model: ViLex,
+        t2i: TextToImage,
+        objective: ReconstructionObjective,
         rung: Rung,
         bench: ReconstructionBench,
         scenes: Scenes,
@@ -266,7 +282,8 @@ class _Measured:
         batch_size: int,
         seed: int,
     ) -> None:
-        self.model, self.rung, self.bench, self.scenes, self.tools = model, rung, bench, scenes, tools
+        self.t2i, self.objective = t2i, objective
+        self.rung, self.bench, self.scenes, self.tools = rung, bench, scenes, tools
         self.batch_size, self.seed = batch_size, seed
 
     def __call__(self) -> dict[str, Any]:
@@ -296,13 +313,13 @@ class _Measured:
         """The first ``n`` images drawn, uint8[H, W, 3] each; image i starts from the noise of ``seed + i``."""
         made: list[np.ndarray] = []
         for rows in _batches(n, self.batch_size):
-            made += as_uint8(list(_drawn(self.model.t2i, self._condition(rows), rows + self.seed, self.bench)))
+            made += as_uint8(list(_drawn(self.t2i, self._condition(rows), rows + self.seed, self.bench)))
         return made
 
     @torch.no_grad()
     def losses(self) -> np.ndarray:
         """Denoising loss of each image, float64[N], under times and noise that no rung changes."""
-        t2i, objective, found = self.model.t2i, self.model.objective, []
+        t2i, objective, found = self.t2i, self.objective, []
         for rows in _batches(self.bench.loss_images, self.batch_size):
             images = [self.scenes.rows[int(row)]["image"] for row in rows]
             latents, condition = t2i.encode_pixels(t2i.preprocess(images)), self._condition(rows)

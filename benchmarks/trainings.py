@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import json
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from vislex.benchmarks.results import content_key
+from vislex.config import Config, load_config
 from vislex.training.recipe import Recipe
 from vislex.training.records import NOT_IDENTITY
 from vislex.training.settings import TrainingSettings
 
-__all__ = ["Training", "identity", "packaged_config", "train_once"]
+__all__ = ["Training", "filled_config", "identity", "packaged_config", "train_once"]
+
+ConfigT = TypeVar("ConfigT", bound=Config)
 
 
 @dataclass(frozen=True)
@@ -61,3 +66,15 @@ def train_once(recipe: Recipe, config: TrainingSettings, folder: Path, name: str
 def packaged_config(name: str) -> Path:
     """A configuration of ``vislex.recipes`` by its name without the ending."""
     return Path(str(resources.files("vislex.recipes") / "configs" / f"{name}.yaml"))
+
+
+def filled_config(config: type[ConfigT], name: str, values: Mapping[str, Any]) -> ConfigT:
+    """A packaged configuration with other values, plain JSON ones or paths.
+
+    Args:
+        config: Its class.
+        name: Of the packaged configuration; see ``packaged_config``.
+        values: By field, "field.key" for one entry of a mapping.
+    """
+    words = [f"{field}={json.dumps(value, default=str)}" for field, value in values.items()]
+    return load_config(config, packaged_config(name), words)

@@ -59,6 +59,8 @@ class SiglipPretrainConfig(TrainingSettings):
         text_length: Word pieces of a padded caption; 98 % of the suite's captions fit into 32.
         start_from: Folder of a ``SiglipModel`` with tokenizer, as this recipe saves one, whose weights the training
             goes on from. Sizes, vocabulary and ``text_length`` are then its own.
+        tune: "all", or "head": of the model that is started from only the vision tower's pooling head, with scale and
+            bias of the logits; how well the features of a tower that was trained otherwise can still be read.
     """
 
     budget_table: ClassVar[str] = "siglip_pretrain"
@@ -70,6 +72,7 @@ class SiglipPretrainConfig(TrainingSettings):
     max_shift: int = Field(3, ge=0)
     text_length: int = Field(32, ge=4)
     start_from: Path | None = None
+    tune: Literal["all", "head"] = "all"
     vision: TowerSettings = TowerSettings()
     text: TowerSettings = TowerSettings(num_hidden_layers=3)
     train_size: int = Field(30000, ge=1)
@@ -167,7 +170,7 @@ def run(config: SiglipPretrainConfig) -> Path:
     trainer = PartTrainer(
         model,
         config,
-        parts={"vision_model": PartSettings(), "text_model": PartSettings()},
+        parts=_parts(config),
         draws=Draws(len(images), total_draws(config), seed=config.seed, fetch=fetch),
         output_dir=output,
         loss=loss,
@@ -223,6 +226,15 @@ def _model(config: SiglipPretrainConfig, references: list[list[str]]) -> tuple[S
     tokenizer.model_max_length = config.text_length
     tokenizer.model_input_names = tokenizer.init_kwargs["model_input_names"] = ["input_ids"]  # pads are attended
     return build_model(config, tokenizer), tokenizer
+
+
+def _parts(config: SiglipPretrainConfig) -> dict[str, PartSettings]:
+    if config.tune == "all":
+        return {"vision_model": PartSettings(), "text_model": PartSettings()}
+    if config.start_from is None:
+        raise ConfigError("tune 'head' trains the head of a model that is there: give its folder as start_from")
+    frozen = PartSettings(mode="frozen")
+    return {"vision_model": frozen, "vision_model.head": PartSettings(), "text_model": frozen}
 
 
 def _suite(config: SiglipPretrainConfig, split: str, size: int, image_size: int) -> Dataset:

@@ -58,6 +58,7 @@ class ViLexPretrainConfig(DataSettings):
         depth: Layers of the pooling.
         tail_drop: How many tokens a training step keeps.
         order: Where the words of a prompt stand.
+        inject: "input": the text encoder reads the tokens; "output": they stand past it, for comparison.
         use_captions: Whether captions stand with the tokens in training.
         caption_dropout: How often they do not.
         objective: Arguments of ``ReconstructionObjective``.
@@ -81,6 +82,7 @@ class ViLexPretrainConfig(DataSettings):
     depth: int = Field(2, ge=1, le=5)
     tail_drop: Literal["uniform", "pow2", "uniform_pow2", "none"] = "uniform"
     order: Literal["visual_first", "text_first"] = "visual_first"
+    inject: Literal["input", "output"] = "input"
     use_captions: bool = False
     caption_dropout: float = Field(0.5, ge=0, le=1)
     objective: dict[str, Any] = Field(default_factory=dict)
@@ -100,6 +102,7 @@ def build_model(config: ViLexPretrainConfig, **options: Any) -> ViLex:
         depth=config.depth,
         tail_drop=config.tail_drop,
         order=config.order,
+        inject=config.inject,
         caption_dropout=config.caption_dropout,
         objective=config.objective or None,
         **options,

@@ -81,6 +81,13 @@ def test_a_training_goes_on_from_a_saved_model(tmp_path: Path, monkeypatch: pyte
         assert torch.equal(weights, after.state_dict()[name]), name
     assert (first / "tokenizer.json").read_text() == (second / "tokenizer.json").read_text()
     assert "Pad captions to 12 tokens" in (second / "README.md").read_text()
+    tuned = [*more, "tune=head", "lr=0.01", f"output_dir={tmp_path / 'head'}"]
+    head = SiglipModel.from_pretrained(run(load_config(SiglipPretrainConfig, None, tuned))).state_dict()
+    changed = {name for name, weights in before.state_dict().items() if not torch.equal(weights, head[name])}
+    assert "vision_model.head.probe" in changed
+    assert all(name.startswith(("vision_model.head.", "logit_")) for name in changed)
+    with pytest.raises(ConfigError, match="give its folder as start_from"):
+        run(load_config(SiglipPretrainConfig, None, [*SMALL, "tune=head", f"output_dir={tmp_path / 'wrong'}"]))
     with pytest.raises(ConfigError, match="image_size 48 was given"):
         run(load_config(SiglipPretrainConfig, None, [*more, "image_size=48", f"output_dir={tmp_path / 'wrong'}"]))
 

@@ -90,6 +90,7 @@ def test_the_other_stages_and_rates(tmp_path: Path, t2i: Path) -> None:
         "optimizer=adafactor",
         "depth=2",
         "order=text_first",
+        "inject=output",
     ],
 )
 def test_options_reach_the_training(tmp_path: Path, t2i: Path, option: str) -> None:

@@ -1,0 +1,282 @@
+"""The experiments on ViLex: their verdicts on made-up rows, and each whole at smoke size behind one base."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from vislex.benchmarks import encoder_gain, text_free_guidance, vilex_base, vilex_tokens
+from vislex.benchmarks.gain_arms import ARMS, CONTINUED, PIXELS, RANDOM, UNTOUCHED, VILEX, shuffled_t2i
+from vislex.benchmarks.gain_arms import claims as gain_claims
+from vislex.benchmarks.gain_arms import conclude as conclude_gain
+from vislex.benchmarks.token_claims import (
+    EMPTY,
+    TAIL_DROP,
+    budgets_by_objects,
+    claims,
+    conclude,
+    factor_budgets,
+    needed,
+)
+from vislex.benchmarks.vilex_experiment import NEVER_NAMED, NOT_TESTABLE, TESTABLE, Base, all_of
+from vislex.diffusion.t2i import load_t2i
+from vislex.errors import ConfigError, DataError
+from vislex.metrics.factors import FACTORS
+from vislex.recipes.obedience import Prompts
+from vislex.vilex import ViLex
+
+GOOD = Base("reader", "siglip-tiny", "t2i", TESTABLE)
+POOR = Base("reader", "siglip-tiny", "t2i", NOT_TESTABLE)
+N = 200
+
+
+@pytest.mark.parametrize(
+    ("concept", "background", "real", "verdict"),
+    [
+        (0.6, 0.9, 0.97, TESTABLE),
+        (0.59, 1.0, 1.0, NOT_TESTABLE),
+        (1.0, 0.89, 1.0, NOT_TESTABLE),
+        (1, 1, 0.96, NOT_TESTABLE),
+    ],
+)
+def test_the_base_is_testable_at_its_thresholds(concept: float, background: float, real: float, verdict: str) -> None:
+    def hits(share: float) -> list[float]:
+        return [float(i < round(100 * share)) for i in range(100)]
+
+    drawn = {"kind": "drawn scenes", "per_image": {"concept": hits(concept), "background": hits(background)}}
+    checks, found = vilex_base.conclude([{"kind": "real scenes", "per_image": {"concept": hits(real)}}, drawn])
+    assert found == verdict
+    assert len(checks) == 3
+    assert all(check["low"] <= check["share"] <= check["high"] for check in checks)
+
+
+def test_a_verdict_of_parts() -> None:
+    assert all_of(["holds", "holds"]) == "holds"
+    assert all_of(["holds", "inconclusive"]) == "inconclusive"
+    assert all_of(["inconclusive", "does not hold"]) == "does not hold"
+    assert all_of(["holds", "not tested"]) == "not tested"
+    assert all_of([]) == "not tested"
+
+
+def test_needed_tokens_are_interpolated() -> None:
+    gains = np.array([[0.5, 1.0, 1.0], [0.95, 1.0, 1.0], [0.0, 0.8, 1.0], [0.0, 0.0, 0.0]])
+    assert needed([1, 2, 4], gains).tolist() == pytest.approx([2**0.8, 1.0, 2**1.5, np.nan], nan_ok=True)
+
+
+def rung(arm: str, tokens: int | None, loss: np.ndarray, never: float, *, discrete: bool = False) -> dict[str, Any]:
+    draws = np.random.default_rng(len(arm))
+    read = {name: (draws.random(N) < (never if name in NEVER_NAMED else 0.5)).astype(float) for name in FACTORS}
+    return {"arm": arm, "tokens": tokens, "discrete": discrete, "per_image": {"loss": loss, **read}, "scores": {}}
+
+
+def ladder(*, cost: float = 1.01, text: float = 0.8) -> tuple[list[dict[str, Any]], list[int]]:
+    """TailDrop whose loss falls the longer, the more objects there are; a text, and models for a budget each."""
+    draws = np.random.default_rng(0)
+    objects = np.arange(N) % 4 + 1
+    shared = 1 + 0.05 * draws.random(N)
+    told = {k: shared - 0.5 * (1 - 2.0 ** (-1.6 * k / objects)) for k in (1, 2, 4, 8, 16)}
+    rows = [rung(EMPTY, None, shared, 0.1), rung("true caption", None, text * shared, 0.2, discrete=True)]
+    rows += [rung(TAIL_DROP, k, loss, 0.3 + 0.03 * k) for k, loss in told.items()]
+    rows += [rung(f"trained with {k}", k, told[k] / cost, 0.5) for k in (1, 16)]
+    return rows, objects.tolist()
+
+
+def test_claims_on_tokens_hold_and_fail() -> None:
+    rows, objects = ladder(text=0.95)
+    found = claims(rows, objects, GOOD)
+    assert conclude(found) == {
+        "the loss falls with tokens": "holds",
+        "more objects need more tokens": "holds",
+        "TailDrop costs little": "holds",
+        "one continuous token beats every text": "holds",
+    }
+    assert sum(entry["claim"] == "the loss falls with tokens" for entry in found) == 4
+    dear, better = ladder(cost=1.03, text=0.5)[0], claims(ladder(cost=1.03, text=0.5)[0], objects, GOOD)
+    assert (
+        conclude(better)["TailDrop costs little"] == "does not hold"
+    )  # above 2 % with all tokens, not above 5 % with 1
+    assert [e["verdict"] for e in better if e["claim"] == "TailDrop costs little"] == ["holds", "does not hold"]
+    assert conclude(better)["one continuous token beats every text"] == "does not hold"
+    assert set(conclude(claims(dear, objects, POOR)).values()) == {NOT_TESTABLE}
+    same = [row | {"per_image": rows[2]["per_image"]} if row["arm"] == TAIL_DROP else row for row in rows]
+    flat = conclude(claims(same, objects, GOOD))
+    assert flat["the loss falls with tokens"] == "inconclusive"
+    assert flat["more objects need more tokens"] == "inconclusive"
+
+
+def test_tables_by_objects_and_factors() -> None:
+    rows, objects = ladder()
+    groups = budgets_by_objects(rows, objects)
+    by_count = [next(row["needed"] for row in groups if row["objects"] == count) for count in (1, 2, 3, 4)]
+    assert by_count == sorted(by_count)
+    assert {row["share"] for row in groups if row["tokens"] == 16} == {1.0}
+    factors = factor_budgets(rows)
+    assert {entry["factor"] for entry in factors} == set(FACTORS)
+    assert [entry["needed"] for entry in factors if entry["needed"]] == sorted(
+        e["needed"] for e in factors if e["needed"]
+    )
+
+
+def test_claims_on_encoders_need_both_rivals_and_every_probe() -> None:
+    def row(arm: str, factor: str, low: float, probe: str = "linear") -> dict[str, Any]:
+        ends = {"low": low, "difference": low + 0.01, "high": low + 0.02}
+        facts = {"minimal detectable effect": 0.01, "n": 9, "seeds": 1}
+        return {"encoder": arm, "probe": probe, "factor": factor, **ends, **facts}
+
+    both = {rival: [row(VILEX, "never named", 0.06), row(VILEX, "concept", -0.02)] for rival in (UNTOUCHED, CONTINUED)}
+    found = gain_claims({**both, RANDOM: [row(VILEX, "never named", -0.05)]}, GOOD)
+    verdicts = conclude_gain(found, ["linear"])
+    assert verdicts == {
+        "ViLex: never named above +5%": "holds",
+        "ViLex: concept above -1%": "inconclusive",
+        "the text-to-image model's knowledge matters": "does not hold",
+    }
+    assert conclude_gain(found, ["linear", "knn"])["ViLex: never named above +5%"] == "not tested"
+    alone = gain_claims({UNTOUCHED: both[UNTOUCHED]}, GOOD)
+    assert conclude_gain(alone, ["linear"])["ViLex: never named above +5%"] == "not tested"
+    assert {entry["verdict"] for entry in gain_claims(both, POOR)} == {NOT_TESTABLE}
+
+
+def test_prompts_ask_for_what_is_not_there() -> None:
+    item = {"concept": "apple", "position": "left", "size": "small", "artist": "openmoji"}
+    record = {"background": "red", "objects": [item]}
+    made = text_free_guidance.tasks(Prompts(["", ""], [record, record], []))
+    assert len(made) == 12
+    assert {task.subject for task in made} == {0, 1}
+    for task in made:
+        found = task.wanted if task.factor == "background" else task.wanted["objects"][0]
+        assert found[task.factor] != (record if task.factor == "background" else item)[task.factor]
+        assert "apple" not in task.prompt
+        assert task.named.startswith("a")
+        assert "apple" in task.named
+    assert len({task.prompt for task in made[:6]}) == 6
+    assert record == {"background": "red", "objects": [item]}
+
+
+def test_slopes_of_guidance_decide() -> None:
+    weights, subjects = [0.0, 1.0, 2.0], [0, 0, 1, 1, 2, 2]
+    noise = np.random.default_rng(0).normal(0, 0.01, (3, 6))
+    rising, falling = (np.array(weights)[:, None] * slope + noise for slope in (0.2, -0.1))
+    assert text_free_guidance.slopes(weights, rising - noise, subjects).tolist() == pytest.approx([0.2] * 3)
+
+    def rows(compliance: np.ndarray, identity: np.ndarray) -> list[dict[str, Any]]:
+        per_image = [
+            {"compliance": c.tolist(), "identity": i.tolist()} for c, i in zip(compliance, identity, strict=True)
+        ]
+        found = [{"w": w, "subjects": subjects, "per_image": own} for w, own in zip(weights, per_image, strict=True)]
+        return [*found, {"w": None, "subjects": subjects, "per_image": per_image[0]}]
+
+    found = text_free_guidance.claims(rows(rising, falling), GOOD)
+    assert text_free_guidance.conclude(found) == "holds"
+    assert text_free_guidance.conclude(text_free_guidance.claims(rows(rising, rising), GOOD)) == "does not hold"
+    assert text_free_guidance.conclude(text_free_guidance.claims(rows(rising, falling), POOR)) == NOT_TESTABLE
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, list[str]]]:
+    """Where a base was made, and the words with which the other experiments find it."""
+    with pytest.MonkeyPatch.context() as patch:
+        folder = tmp_path_factory.mktemp("vilex")
+        patch.setenv("VISLEX_CACHE", str(folder / "cache"))
+        vilex_base.main(["--smoke", "--out", str(folder / "base.json"), "--folder", str(folder / "runs")])
+        yield folder, ["--smoke", "--base", str(folder / "base.json"), "--folder", str(folder / "runs")]
+
+
+def test_the_base_is_made_once(runs: tuple[Path, list[str]], capsys: pytest.CaptureFixture[str]) -> None:
+    folder, _ = runs
+    first = json.loads((folder / "base.json").read_text())
+    assert first["verdict"] == NOT_TESTABLE
+    assert Base.read(folder / "base.json").t2i == first["parts"]["t2i"]
+    assert (folder / "base.png").stat().st_size > 5_000
+    given = [f"--{name}={first['parts'][name]}" for name in ("reader", "t2i")]
+    vilex_base.main(["--smoke", "--json", "--out", str(folder / "base.json"), *given])
+    printed = json.loads(capsys.readouterr().out)
+    assert printed["parts"] == first["parts"]
+    assert json.loads((folder / "base.json").read_text())["rows"] == first["rows"]
+    with pytest.raises(DataError, match="run 'python -m vislex"):
+        Base.read(folder / "none.json")
+
+
+def test_tokens_run_and_go_on(runs: tuple[Path, list[str]], capsys: pytest.CaptureFixture[str]) -> None:
+    folder, words = runs
+    out = folder / "tokens.json"
+    vilex_tokens.main([*words, "--out", str(out)])
+    content = json.loads(out.read_text())
+    told = [(row["arm"], row["tokens"]) for row in content["rows"]]
+    assert told == [
+        ("original", None), (EMPTY, None), ("true caption", None), ("a captioner's caption", None), ("De-Diffusion", 4),
+        ("De-Diffusion, read as text", None), ("snapped to words", 1), ("snapped to words", 4), (TAIL_DROP, 1),
+        (TAIL_DROP, 4), ("trained with 4", 4), ("trained with 1", 1), ("past the text encoder", 1),
+        ("past the text encoder", 4),
+    ]  # fmt: skip
+    losses = [row["scores"]["loss"] for row in content["rows"][1:] if not row["arm"].endswith("read as text")]
+    assert len(set(losses)) == len(losses)
+    bits = {(row["arm"], row["tokens"]): row["bits"] for row in content["rows"]}
+    assert bits[TAIL_DROP, 4] == 4 * bits[TAIL_DROP, 1] == 4 * 16 * 16
+    assert 0 < bits["De-Diffusion", 4] < bits[TAIL_DROP, 4]
+    assert set(content["verdicts"].values()) == {NOT_TESTABLE}
+    assert out.with_suffix(".png").stat().st_size > 10_000
+    assert "tokens that reach 90 % of the plateau" in capsys.readouterr().out
+    vilex_tokens.main([*words, "--out", str(out), "--json"])
+    assert json.loads(capsys.readouterr().out)["verdicts"] == content["verdicts"]
+    assert json.loads(out.read_text())["rows"] == content["rows"]
+    with pytest.raises(ConfigError, match="must ascend"):
+        vilex_tokens.main([*words, "--budgets", "1,3"])
+
+
+def test_encoders_run_and_go_on(runs: tuple[Path, list[str]], capsys: pytest.CaptureFixture[str]) -> None:
+    folder, words = runs
+    out = folder / "gain.json"
+    arms = [UNTOUCHED, CONTINUED, VILEX, RANDOM, PIXELS]
+    vilex_words = [*words, "--out", str(out), "--arms", ",".join(arms)]
+    encoder_gain.main(vilex_words)
+    content = json.loads(out.read_text())
+    retrieved = {(row["arm"], row["head"]): row for row in content["rows"] if row.get("kind") == "retrieval"}
+    assert set(retrieved) == {(arm, head) for arm in arms for head in ("as it is", "re-tuned")}
+    assert len({row["sha256"] for row in retrieved.values()}) == len(retrieved)
+    assert {entry["rival"] for entry in content["claims"]} == {UNTOUCHED, CONTINUED, RANDOM, PIXELS}
+    assert set(content["verdicts"].values()) == {NOT_TESTABLE}
+    assert out.with_suffix(".png").stat().st_size > 10_000
+    capsys.readouterr()
+    encoder_gain.main([*vilex_words, "--json"])
+    assert json.loads(capsys.readouterr().out)["verdicts"] == content["verdicts"]
+    assert json.loads(out.read_text())["rows"] == content["rows"]
+    with pytest.raises(ConfigError, match=f"Arms are {ARMS[0]}"):
+        encoder_gain.main([*words, "--arms", "vilex"])
+
+
+def test_a_shuffled_model_keeps_its_scales_and_loses_what_it_knew(runs: tuple[Path, list[str]], tmp_path: Path) -> None:
+    source = Base.read(runs[0] / "base.json").t2i
+    folder = shuffled_t2i(source, tmp_path / "t2i", 0)
+    before, after = (load_t2i(place).denoiser.state_dict() for place in (source, folder))
+    weights = [name for name, value in before.items() if value.ndim > 1 and value.float().std() > 0]
+    for name in weights:
+        torch.testing.assert_close(before[name].flatten().sort().values, after[name].flatten().sort().values)
+    assert any(not torch.equal(before[name], after[name]) for name in weights)
+
+
+def test_guidance_runs_and_goes_on(runs: tuple[Path, list[str]], capsys: pytest.CaptureFixture[str]) -> None:
+    folder, words = runs
+    out = folder / "guidance.json"
+    text_free_guidance.main([*words, "--out", str(out)])
+    content = json.loads(out.read_text())
+    assert [point["w"] for point in content["curve"]] == [0.0, 1.5, None]
+    assert all(len(row["per_image"]["compliance"]) == 12 for row in content["rows"])
+    assert content["verdict"] == NOT_TESTABLE
+    assert out.with_suffix(".png").stat().st_size > 10_000
+    assert "identity for compliance: not testable" in capsys.readouterr().out
+    given = next((folder / "runs").glob("TailDrop-*"))
+    assert ViLex.from_pretrained(given).encoder.config.n_tokens == 4
+    text_free_guidance.main(
+        [*words, "--out", str(out), "--model", str(given), "--json"]
+    )  # the same model: all is there
+    assert json.loads(capsys.readouterr().out)["curve"] == content["curve"]
+    assert json.loads(out.read_text())["rows"] == content["rows"]
+    with pytest.raises(ConfigError, match="must ascend"):
+        text_free_guidance.main([*words, "--weights", "1,0"])

@@ -216,6 +216,12 @@ class EncoderGain:
         return rows
 
 
+def _first(rows: Sequence[dict[str, Any]], encoder: str) -> list[dict[str, Any]]:
+    """The rows of one encoder before all others, which are then held against it."""
+    own, others = ([row for row in rows if (row["encoder"] == encoder) == is_own] for is_own in (True, False))
+    return own + others
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Trains and measures what is missing, and prints tables and verdicts."""
     config, as_json = parse_options(
@@ -229,7 +235,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     gain = EncoderGain(config, base, file, console.print)
     probed, retrieved = gain.run()
     against = {
-        rival: differences(sorted(probed, key=lambda row, rival=rival: row["encoder"] != rival), gain.data)
+        rival: differences(_first(probed, rival), gain.data)
         for rival in (UNTOUCHED, CONTINUED, RANDOM, PIXELS)
         if rival in config.arms
     }

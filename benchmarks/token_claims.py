@@ -165,7 +165,9 @@ def _trained_for(rows: Sequence[Row]) -> Iterator[dict[str, Any]]:
 def _one_token(rows: Sequence[Row]) -> Iterator[dict[str, Any]]:
     """Better than every discrete rung is better than the best one."""
     one = _by_budget(rows, TAIL_DROP).get(1)
-    for row in rows if one is not None else ():
+    if one is None:
+        return
+    for row in rows:
         if not row["discrete"]:
             continue
         shared = {"claim": "one continuous token beats every text"}

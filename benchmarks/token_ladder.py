@@ -85,7 +85,7 @@ def ladder(
 
 def _discrete(words: ViLex, model: ViLex, scenes: Scenes, n: int) -> Iterator[Step]:
     """De-Diffusion as it was trained and read again as text, and ViLex's tokens snapped to words of its vocabulary."""
-    t2i, vocabulary = words.t2i, words.encoder.config.vocabulary
+    t2i, vocabulary = words.t2i, words.encoder.config.vocabulary or []
     most = words.encoder.config.n_tokens
     bits = math.log2(len(vocabulary))
     rung = Rung(f"{DE_DIFFUSION}, {most} words", most, Told(words, scenes, most))
@@ -124,5 +124,5 @@ def _text_bits(t2i: TextToImage, texts: Sequence[str]) -> float:
 
 
 def _numbers(model: ViLex, k: int) -> Callable[[], float]:
-    width = sum(model.encoder.config.widths)
+    width = sum(model.encoder.config.widths or [])
     return lambda: float(k * width * BITS_A_NUMBER)

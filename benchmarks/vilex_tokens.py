@@ -16,6 +16,7 @@ The same command goes on where it was stopped.
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -36,7 +37,7 @@ from vislex.benchmarks.reconstruction import (
 )
 from vislex.benchmarks.row_file import RowFile
 from vislex.benchmarks.token_claims import EMPTY, TAIL_DROP, budgets_by_objects, claims, conclude, factor_budgets
-from vislex.benchmarks.token_ladder import DE_DIFFUSION, PAST, ladder, trained_with
+from vislex.benchmarks.token_ladder import DE_DIFFUSION, PAST, Step, ladder, trained_with
 from vislex.benchmarks.trainings import train_once
 from vislex.benchmarks.vilex_experiment import SMOKE, Base, ViLexExperiment, tier_mean
 from vislex.benchmarks.vilex_plots import plot_tokens
@@ -140,7 +141,7 @@ class ViLexTokens:
                 "scorers": SCORERS,
             }
             measured = MeasuredRung(t2i, objective, step.rung, bench, scenes, tools, config.batch_size, config.seed)
-            row = self.file.row(identity, lambda step=step, measured=measured: {**measured(), "bits": step.bits()})
+            row = self.file.row(identity, functools.partial(_with_bits, measured, step))
             assert row is not None
             loss = row["scores"].get("loss")
             self.log(f"{step.rung.name}: " + ("read" if loss is None else f"loss {loss:.5f}"))
@@ -156,6 +157,10 @@ def table(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
         line |= {name: row["scores"][name] for name in FACTORS}
         lines.append(line | {"never named": float(tier_mean(row["per_image"]).mean())})
     return lines
+
+
+def _with_bits(measured: MeasuredRung, step: Step) -> dict[str, Any]:
+    return {**measured(), "bits": step.bits()}
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -149,7 +149,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     encoder = create_encoder(given.encoder).eval()
     _, decoder = build(SCALES[given.scale])
     rows = compare(encoder, decoder, steps=given.steps, runs=given.runs, batch_size=given.batch_size)
-    settings = {**vars(given), "out": str(given.out), "weights": "random"}
+    settings = {name: value for name, value in vars(given).items() if name != "out"} | {"weights": "random"}
     result = {
         "benchmark": "ladic_caching",
         "provenance": collect(config=settings, seed=0, device="cpu", dtype="float32"),

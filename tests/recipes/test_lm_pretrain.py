@@ -1,9 +1,8 @@
-"""The recipe ``lm_pretrain`` at smoke size: its losses and tokenizer, resuming, and what it leaves."""
+"""The recipe ``lm_pretrain`` at smoke size: its losses and tokenizer, and what it leaves."""
 
 from __future__ import annotations
 
 import json
-import shutil
 from pathlib import Path
 
 import pytest
@@ -47,16 +46,6 @@ def test_it_trains_a_language_model_that_opens_by_its_folder(tmp_path: Path) -> 
     model = VisionLanguageModel.from_parts(encoder=encoder, llm=f"hf:{folder}")
     assert len(model.processor.tokenizer) == len(tokenizer)  # it has <image>: no row is added
     assert "vislex train lm_pretrain budget=smoke" in (folder / "README.md").read_text()
-
-
-def test_a_resumed_training_ends_where_an_uninterrupted_one_does(tmp_path: Path) -> None:
-    whole = train(tmp_path / "whole", "save_every=3", "log_every=1")
-    cut = train(tmp_path / "cut", "save_every=3", "log_every=1")
-    shutil.rmtree(cut / "checkpoints" / "checkpoint-6")
-    train(tmp_path / "cut", "save_every=3", "log_every=1")
-    first, second = (load_file(folder / "model.safetensors") for folder in (whole, cut))
-    assert all(torch.equal(value, second[name]) for name, value in first.items())
-    assert losses(whole) == losses(cut)
 
 
 def test_its_text_and_vocabulary_are_what_they_are_told_to_be(tmp_path: Path) -> None:

@@ -3,7 +3,8 @@
 Everything is compared at equal network evaluations (15 + 30 against plain 45; five candidates of 9 against 45; a guided
 step counts two), on the same images with the same sampling seeds. Images are encoded once.
 
-    python -m vislex.benchmarks.ladic_sampling --model FOLDER [--size 1000] [--seeds 0,1,2] [--arms '*45*'] [--out FILE]
+    python -m vislex.benchmarks.ladic_sampling --model FOLDER [--vocabulary core] [--size 1000] [--seeds 0,1,2]
+        [--arms '*45*'] [--out FILE]
 
 Each finished row is kept; the same command goes on where it was stopped. The claims stand in ``ladic_arms``; intervals
 are of a paired bootstrap over sampling seeds and images.
@@ -35,7 +36,7 @@ from vislex.metrics.statistics import paired_bootstrap, verdict
 from vislex.provenance import collect
 from vislex.specs import VisionTokens
 
-__all__ = ["judge", "main", "measure", "plot_quality"]
+__all__ = ["chosen_arms", "judge", "main", "measure", "plot_quality"]
 
 RESULTS = Path(__file__).parent / "results" / "ladic_sampling.json"
 
@@ -49,6 +50,20 @@ def _noise_factor(decoder: LadicDecoder, factor: float | None) -> Iterator[None]
         yield
     finally:
         decoder.sampling_schedule = own
+
+
+def chosen_arms(pattern: str) -> dict[str, dict[str, Any]]:
+    """The arms that a pattern names, or with "claims" those of the claims, with their options.
+
+    Raises:
+        ConfigError: If there is none.
+    """
+    if pattern == "claims":
+        return {name: ARMS[name] for name in dict.fromkeys(name for c in CLAIMS for name in (c.arm, c.rival))}
+    arms = {name: options for name, options in ARMS.items() if fnmatch.fnmatchcase(name, pattern)}
+    if not arms:
+        raise ConfigError(f"no arm is named '{pattern}'{did_you_mean(pattern, ARMS)} See ladic_arms.ARMS")
+    return arms
 
 
 def measure(
@@ -157,23 +172,23 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--model", required=True, help="folder of a captioner whose decoder is LaDiC")
     parser.add_argument("--data", default="openmoji", help="a suite, or SOURCE:FOLDER with photographs")
+    parser.add_argument("--vocabulary", default=None, help="vocabulary of the suite; its default one if not given")
     parser.add_argument("--split", default="test_composition")
     parser.add_argument("--size", type=int, default=1000, help="images")
     parser.add_argument("--seeds", default="0", help="of the sampling")
-    parser.add_argument("--arms", default="*", help="pattern of the arms to run")
+    parser.add_argument("--arms", default="*", help="pattern of the arms to run, or 'claims': those of the claims")
     parser.add_argument("--batch-size", type=int, default=64)
     parser.add_argument("--out", type=Path, default=RESULTS, help="result file; the plots stand beside it")
     given = parser.parse_args(arguments)
     console = Console(highlight=False, soft_wrap=True)
-    arms = {name: options for name, options in ARMS.items() if fnmatch.fnmatchcase(name, given.arms)}
-    if not arms:
-        raise ConfigError(f"no arm is named '{given.arms}'{did_you_mean(given.arms, ARMS)} See ladic_arms.ARMS")
+    arms = chosen_arms(given.arms)
     captioner = Captioner.from_pretrained(given.model).eval()
     if not isinstance(captioner.decoder, LadicDecoder):
         raise ConfigError(
             f"the decoder of '{given.model}' is {type(captioner.decoder).__name__}; give a LaDiC captioner"
         )
-    data = load_caption_data(given.data, split=given.split, size=given.size, n_images=1)
+    extra = {} if given.vocabulary is None else {"vocabulary": given.vocabulary}
+    data = load_caption_data(given.data, split=given.split, size=given.size, n_images=1, **extra)
     shared = {"model": folder_hash(Path(given.model)), "data": data.record.key, "scorers": scorer_ids()}
     dtype = str(captioner.dtype).removeprefix("torch.")
     file = RowFile(given.out, "ladic_sampling", collect(config=vars(given) | {"out": str(given.out)}, dtype=dtype))

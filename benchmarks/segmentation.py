@@ -41,7 +41,13 @@ class SegmentationData:
 
 
 def load_segmentation_data(
-    data: str = "openmoji", *, split: str = "test_composition", size: int = 1000, seed: int = 0, n_images: int = 24
+    data: str = "openmoji",
+    *,
+    split: str = "test_composition",
+    size: int = 1000,
+    seed: int = 0,
+    n_images: int = 24,
+    **options: Any,
 ) -> SegmentationData:
     """Expressions of a suite or of ``SOURCE:FOLDER``.
 
@@ -51,8 +57,11 @@ def load_segmentation_data(
         size: Expressions.
         seed: Of a drawn suite.
         n_images: Images that the result file keeps for its report, those of the first rows.
+        **options: Further options of ``load_suite`` (``vocabulary``).
     """
-    rows, record = rows_and_record("segmentation", data, split=split, size=size, seed=seed, prompt="expression")
+    rows, record = rows_and_record(
+        "segmentation", data, split=split, size=size, seed=seed, prompt="expression", **options
+    )
     for i in range(min(n_images, len(rows))):
         row = rows[i]
         record.images[record.ids[i]] = data_uri(draw_masks(row["image"], [row["mask"]], min_side=SIDE))

@@ -29,7 +29,7 @@ TESTABLE, NOT_TESTABLE = "testable", "not testable"
 NEVER_NAMED = tuple(name for name, tier in FACTORS.items() if tier == "never")
 # Values of an experiment that only shows that everything runs.
 SMOKE: dict[str, Any] = {
-    "budget": "smoke", "steps": 2, "batch_size": 4, "n_tokens": 4, "depth": 1, "train_size": 16, "val_size": 8,
+    "budget": "smoke", "steps": 2, "batch_size": 8, "n_tokens": 4, "depth": 1, "train_size": 16, "val_size": 8,
     "precision": "fp32", "base": "runs/smoke/vilex_base.json", "folder": "runs/smoke/vilex",
 }  # fmt: skip
 

@@ -54,7 +54,6 @@ RESULTS = Path(__file__).parent / "results" / "vilex_tokens.json"
 SMOKE_SIZES = SMOKE | {
     "budgets": "[1, 4]",
     "fixed": "[4, 1]",
-    "batch_size": 8,
     "size": 8,
     "loss_images": 8,
     "loss_draws": 1,

@@ -81,7 +81,7 @@ def rows_of_files(data: str) -> bool:
 
 
 def rows_and_record(
-    task: str, data: str, *, split: str, size: int, seed: int, prompt: str, kind: str | None = None
+    task: str, data: str, *, split: str, size: int, seed: int, prompt: str, kind: str | None = None, **options: Any
 ) -> tuple[Any, DataRecord]:
     """The rows of a task, and what a result file keeps of them (without images).
 
@@ -93,8 +93,9 @@ def rows_and_record(
         seed: Of a drawn suite.
         prompt: Column of what is asked.
         kind: Column of what rows are told apart by.
+        **options: Further options of ``load_suite``.
     """
-    options: dict[str, Any] = {} if rows_of_files(data) else {"seed": seed}
+    options |= {} if rows_of_files(data) else {"seed": seed}
     rows = load_suite(data, task, split=split, size=size, **options)
     plain, facts = rows.with_format(None), describe_source(data)
     ids = list(plain["id"])

@@ -94,6 +94,7 @@ def load_vqa_data(
     seed: int = 0,
     n_images: int = 24,
     n_train: int = 5000,
+    **options: Any,
 ) -> VqaData:
     """Questions of a suite or of ``SOURCE:FOLDER``.
 
@@ -104,9 +105,10 @@ def load_vqa_data(
         seed: Of a drawn suite.
         n_images: Images that the result file keeps for its report, those of the first rows.
         n_train: Training questions that the floor may look at.
+        **options: Further options of ``load_suite`` (``vocabulary``).
     """
     rows, record = rows_and_record(
-        "vqa", data, split=split, size=size, seed=seed, prompt="question", kind="question_type"
+        "vqa", data, split=split, size=size, seed=seed, prompt="question", kind="question_type", **options
     )
     record.references = {
         identity: list(answers or [answer])
@@ -117,7 +119,7 @@ def load_vqa_data(
     record.images = {record.ids[i]: data_uri(rows[i]["image"]) for i in range(min(n_images, len(rows)))}
     if rows_of_files(data):
         return VqaData(record, rows, [])
-    known = load_suite(data, "vqa", split="train", size=n_train, seed=seed).with_format(None)
+    known = load_suite(data, "vqa", split="train", size=n_train, seed=seed, **options).with_format(None)
     return VqaData(record, rows, list(zip(known["question"], known["answer"], known["question_type"], strict=True)))
 
 

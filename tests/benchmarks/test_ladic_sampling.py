@@ -11,7 +11,7 @@ import pytest
 from vislex.benchmarks.caption_data import CaptionData
 from vislex.benchmarks.encoded import encode
 from vislex.benchmarks.ladic_arms import ARMS, CLAIMS, Claim
-from vislex.benchmarks.ladic_sampling import judge, main, measure
+from vislex.benchmarks.ladic_sampling import chosen_arms, judge, main, measure
 from vislex.captioner import Captioner
 from vislex.decoders.ladic.sampling import SamplingConfig
 from vislex.diffusion.noise import NoiseSchedule
@@ -98,6 +98,16 @@ def test_the_command_goes_on_where_it_stopped(
     printed = capsys.readouterr().out
     assert "45.0 evaluations" in printed
     assert (tmp_path / "sampling.svg").is_file()
+    main([*shared, "--size", "2", "--arms", "renoise 4", "--vocabulary", "core"])
+    assert len({entry["data"] for entry in json.loads(out.read_text())["rows"]}) == 2
+
+
+def test_arms_are_chosen_by_a_pattern_or_by_the_claims() -> None:
+    assert set(chosen_arms("renoise 4")) == {"renoise 4"}
+    assert all(claim.arm in chosen_arms("claims") and claim.rival in chosen_arms("claims") for claim in CLAIMS)
+    assert len(chosen_arms("claims")) < len(chosen_arms("*")) == len(ARMS)
+    with pytest.raises(ConfigError, match="no arm is named"):
+        chosen_arms("claim")
 
 
 def test_only_ladic_is_sampled(captioner_folder: Path, tmp_path: Path) -> None:

@@ -49,6 +49,17 @@ def test_options_of_the_decoder_reach_it(folder: Path, capsys: pytest.CaptureFix
     assert "did you mean 'min_new_tokens'" in capsys.readouterr().err
 
 
+def test_options_of_the_data_reach_it(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    shared = ["bench", "captioning", "-m", str(folder), "--size", "2", "--images", "0", "--no-bounds", "--json"]
+    assert main([*shared, "--data-option", "vocabulary=core", "--out", str(tmp_path)]) == 0
+    [record] = read_results([tmp_path]).data.values()
+    assert record.provenance["vocabulary"] == "core"
+    assert main([*shared, "--data-option", "vocabularie=core"]) == 2
+    assert "did you mean 'vocabulary'" in capsys.readouterr().err
+    assert main(["bench", "latency", "-m", str(folder), "--data-option", "vocabulary=core"]) == 2
+    assert "takes no --data-option" in capsys.readouterr().err
+
+
 def test_bench_latency_prints_a_row_a_batch_size(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     options = ["--batch-sizes", "1,2", "--new-tokens", "3", "--repeats", "1", "--json"]
     assert main(["bench", "latency", "-m", str(folder), *options]) == 0

@@ -45,6 +45,10 @@ def command(
     data: Annotated[
         str, typer.Option("--data", help="The suite openmoji, or SOURCE:FOLDER with photographs, e.g. coco:data/coco.")
     ] = "openmoji",
+    data_option: Annotated[
+        list[str] | None,
+        typer.Option("--data-option", help="key=value of the data, e.g. vocabulary=core or style=dense. Repeatable."),
+    ] = None,
     split: Annotated[
         str, typer.Option("--split", help="test_composition, test_artist, test_seen, test_unknown, val, test, ...")
     ] = "test_composition",
@@ -104,10 +108,16 @@ def command(
         raise ConfigError(f"'vislex bench {task}' takes no --encoder; give models by --model")
     if blind and task != "vqa":
         raise ConfigError(f"'vislex bench {task}' takes no --blind; it is for 'vislex bench vqa'")
+    if data_option and task not in ("captioning", "retrieval", "vqa", "segmentation"):
+        raise ConfigError(f"'vislex bench {task}' takes no --data-option")
+    from vislex.config import parse_overrides
+
+    rows: dict[str, Any] = {"split": split, "size": size or 1000, "seed": seed, "n_images": images}
+    rows |= parse_overrides(data_option or [])
     if task in ("vqa", "segmentation"):
         from vislex.cli import bench_vlm
 
-        asked: dict[str, Any] = {"data": data, "split": split, "size": size or 1000, "seed": seed, "n_images": images}
+        asked = {"data": data, **rows}
         settings: dict[str, Any] = {"num_beams": num_beams, "max_new_tokens": max_new_tokens, "option": option or []}
         running: dict[str, Any] = {"device": device, "dtype": dtype, "batch_size": batch_size, "out": out, "json": json}
         if task == "vqa":
@@ -135,13 +145,13 @@ def command(
         _reproduce(paper, names, data, size, out, json, **options)
         return
     else:
-        loaded = _data(data, split, size or 1000, seed, images)
+        from vislex.benchmarks.caption_data import load_caption_data
+
+        loaded = load_caption_data(data, **rows)
         record = loaded.record
         if task == "retrieval":
             runs = _retrieval(names, loaded, **options)
         else:
-            from vislex.config import parse_overrides
-
             generation = {
                 "num_beams": num_beams,
                 "max_new_tokens": max_new_tokens,
@@ -175,11 +185,12 @@ def _captioning(
 def _reproduce(
     paper: str | None, names: list[str], data: str, size: int | None, out: Path | None, json: bool, **options: Any
 ) -> None:
+    from vislex.benchmarks.caption_data import load_caption_data
     from vislex.benchmarks.reproduce import comparison, reproducible
     from vislex.benchmarks.results import ResultsFile
 
     wanted = reproducible(paper, data, names)
-    loaded = _data(data, wanted.split, size or wanted.size, options["seed"], 0)
+    loaded = load_caption_data(data, split=wanted.split, size=size or wanted.size, seed=options["seed"], n_images=0)
     rows = []
     for row, settings in wanted.settings.items():
         for run in _captioning(names, loaded, {"options": settings}, False, **options):
@@ -238,12 +249,6 @@ def _show(task: str, runs: list[Run], record: DataRecord | None, out: Path | Non
             file.append(run, record)
         if not json:
             say(f"results: {file.path}")
-
-
-def _data(data: str, split: str, size: int, seed: int, images: int) -> CaptionData:
-    from vislex.benchmarks.caption_data import load_caption_data
-
-    return load_caption_data(data, split=split, size=size, seed=seed, n_images=images)
 
 
 def _shipped(task: str) -> list[str]:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 import sys
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vislex.data.schemas import BAD_IMAGE_POLICIES, SourceFacts, drop_bad_images
-from vislex.errors import ConfigError
+from vislex.errors import ConfigError, did_you_mean
 from vislex.registry import registry
 
 if TYPE_CHECKING:
@@ -59,10 +61,23 @@ def load_suite(
         elif Path(name).is_dir():
             name, root = "folder", name
     place_option = {} if root is None else {"root": root}
-    dataset = suites.get(name).load()(task, split=split, **place_option, **options)
+    load = suites.get(name).load()
+    _check_options(name, inspect.signature(load).parameters, options)
+    dataset = load(task, split=split, **place_option, **options)
     if bad_images == "skip":
         dataset, _ = drop_bad_images(dataset, max_bad_fraction=max_bad_fraction)
     return dataset
+
+
+def _check_options(name: str, known: Mapping[str, inspect.Parameter], options: Iterable[str]) -> None:
+    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in known.values()):
+        return  # whom the loader calls will say
+    if unknown := [option for option in options if option not in known]:
+        allowed = [option for option in known if option not in ("task", "split", "root")]
+        raise ConfigError(
+            f"unknown option '{unknown[0]}' of the data '{name}'{did_you_mean(unknown[0], allowed)} "
+            f"Allowed are {', '.join(allowed)}"
+        )
 
 
 def describe_source(name: str) -> SourceFacts:

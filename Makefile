@@ -22,7 +22,7 @@ demo: $(STAMP)
 	TRANSFORMERS_VERBOSITY=error HF_HUB_DISABLE_PROGRESS_BARS=1 $(BIN)/python -m vislex.benchmarks.demo
 
 test: lint
-	$(BIN)/python -m pytest -m "not slow"
+	$(BIN)/python -m pytest -n logical --dist loadfile -m "not slow"
 
 test-all: lint
 	$(BIN)/python -m pytest

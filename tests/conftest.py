@@ -1,4 +1,4 @@
-"""What all tests share: no network, one seed, two threads, and skips that cannot hide a test."""
+"""What all tests share: no network, one seed, few threads, and skips that cannot hide a test."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["HF_DATASETS_OFFLINE"] = "1"
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
-os.environ.setdefault("OMP_NUM_THREADS", "2")
+os.environ.setdefault("OMP_NUM_THREADS", "1" if "PYTEST_XDIST_WORKER" in os.environ else "2")
 os.environ.setdefault("MPLBACKEND", "Agg")
 
 import pytest
@@ -57,9 +57,17 @@ def _note(test: str, reason: str) -> None:
         _unlisted.append(f"{test}: {reason or 'no reason'}")
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    """Takes over what a worker of pytest-xdist met while it collected; of tests the controller hears itself."""
+    _unlisted.extend(test for test in node.workeroutput.get("unlisted", []) if test not in _unlisted)
+
+
 def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
     """Fails a run that would have passed with a test hidden."""
-    if _unlisted and exitstatus == pytest.ExitCode.OK:
+    if hasattr(session.config, "workeroutput"):
+        session.config.workeroutput["unlisted"] = _unlisted
+    elif _unlisted and exitstatus == pytest.ExitCode.OK:
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
 

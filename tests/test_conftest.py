@@ -7,6 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 LISTED = {
     "passes": "def test_a(): pass",
     "called": "import pytest\ndef test_a(): pytest.skip('no GPU')",
@@ -21,11 +23,11 @@ UNLISTED = {
 }
 
 
-def _run(folder: Path, bodies: dict[str, str]) -> subprocess.CompletedProcess[str]:
+def _run(folder: Path, bodies: dict[str, str], *options: str) -> subprocess.CompletedProcess[str]:
     shutil.copy(Path(__file__).with_name("conftest.py"), folder)
     for name, body in bodies.items():
         (folder / f"test_{name}.py").write_text(body)
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(folder)]
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *options, str(folder)]
     return subprocess.run(command, cwd=folder, capture_output=True, text=True)
 
 
@@ -35,8 +37,9 @@ def test_listed_skips_pass(tmp_path: Path) -> None:
     assert "1 passed, 2 skipped" in done.stdout
 
 
-def test_each_unlisted_skip_fails_the_run_and_is_named(tmp_path: Path) -> None:
-    done = _run(tmp_path, UNLISTED)
+@pytest.mark.parametrize("options", [(), ("-n", "2")])
+def test_each_unlisted_skip_fails_the_run_and_is_named(tmp_path: Path, options: tuple[str, ...]) -> None:
+    done = _run(tmp_path, UNLISTED, *options)
     assert done.returncode == 1, done.stdout
     assert "1 passed, 3 skipped, 1 xfailed" in done.stdout  # no test failed: the skips did it
     section = done.stdout[done.stdout.index("skips that tests/conftest.py does not list") :]

@@ -24,6 +24,7 @@ logger = logging.getLogger(__name__)
 @functools.cache
 def register() -> None:
     """Registers every encoder, decoder and connector of the catalog and of plug-ins, and what is made of them."""
+    from vislex.adapters.tower import Tower, TowerConfig
     from vislex.adapters.vlm import VisionLanguageModel
     from vislex.adapters.vlm_config import VisionLanguageConfig
     from vislex.adapters.vlm_processing import VisionLanguageProcessor
@@ -52,6 +53,7 @@ def register() -> None:
         (LatentCodecConfig, LatentCodec),
         (MaskTokenizerConfig, MaskTokenizer),
         (ReaderConfig, Reader),
+        (TowerConfig, Tower),
         (ViLexConfig, ViLex),
     ):
         AutoConfig.register(config.model_type, config, exist_ok=True)

@@ -176,6 +176,11 @@ SCORERS: dict[str, Row] = {
     "vqa-soft@1": ("vislex.metrics.vqa:VQA_SOFT", "min(1, equal human answers / 3), nothing normalised", {}),
 }
 
+HOSTS: dict[str, Row] = {
+    "llava": ("vislex.adapters.host_llava:FAMILY", "LLaVA and LLaVA-1.5: any number of tokens, two linear maps", {}),
+    "paligemma": ("vislex.adapters.host_paligemma:FAMILY", "PaliGemma 1 and 2: any number, one linear map", {}),
+}
+
 RECIPES: dict[str, Row] = {
     "align": (
         "vislex.recipes.align:RECIPE",
@@ -274,6 +279,7 @@ CATALOG: dict[str, dict[str, Row]] = {
     "t2i": T2I,
     "codecs": CODECS,
     "scorers": SCORERS,
+    "hosts": HOSTS,
     "recipes": RECIPES,
     "suites": SUITES,
 }

@@ -1,6 +1,7 @@
 """``hf:`` encoders: the vision towers of transformers, from a hub id, a local folder, or random weights.
 
-A folder or hub id of a whole image-text model (SigLIP, CLIP, AIMv2) gives its vision tower.
+A folder or hub id of a whole image-text model (SigLIP, CLIP, AIMv2) or of a vision-language model (LLaVA, PaliGemma)
+gives its vision tower.
 """
 
 from __future__ import annotations
@@ -24,6 +25,9 @@ from vislex.hub import open_checkpoint, shipped
 from vislex.specs import VisionTokens
 
 __all__ = ["HFEncoder", "HFEncoderConfig"]
+
+# Names of a vision-language model's tower, in its files of old and new layouts.
+_IN_HOST = {r"^(model\.)?vision_tower\.(vision_model\.)?": ""}
 
 
 class HFEncoderConfig(VisionEncoderConfig):
@@ -219,7 +223,7 @@ def _load_weights(encoder: HFEncoder, location: str | Path, weights: str | None)
             dtype=torch.float32,
             use_safetensors=True,
             output_loading_info=True,
-            key_mapping=encoder.family.key_mapping,
+            key_mapping={**_IN_HOST, **(encoder.family.key_mapping or {})},
         )
     except (OSError, ValueError, RuntimeError) as error:
         raise CheckpointError(

@@ -1,0 +1,128 @@
+"""Tiny hosts for the swap matrix: real classes of transformers at small sizes, with real processors, built offline.
+
+A family joins the matrix by one entry of ``HOSTS``: a function that gives a model and its processor.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from tokenizers import Tokenizer, models, pre_tokenizers
+from transformers import (
+    CLIPImageProcessor,
+    CLIPVisionConfig,
+    GemmaConfig,
+    LlamaConfig,
+    LlavaConfig,
+    LlavaForConditionalGeneration,
+    LlavaProcessor,
+    PaliGemmaConfig,
+    PaliGemmaForConditionalGeneration,
+    PaliGemmaProcessor,
+    PreTrainedModel,
+    PreTrainedTokenizerFast,
+    SiglipImageProcessor,
+    SiglipVisionConfig,
+)
+
+import vislex
+from vislex.encoders.base import VisionEncoder
+from vislex.encoders.vilex import ViLexEncoder
+
+WORDS = ("[PAD]", "[UNK]", "<bos>", "<eos>", "what", "is", "shown", "a", "red", "dog", "two", "kites", "?", ".")
+VISION = {"hidden_size": 24, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
+TEXT = {
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "head_dim": 8,
+    "max_position_embeddings": 512,
+    "pad_token_id": 0,
+    "bos_token_id": 2,
+    "eos_token_id": 3,
+}
+
+
+def words(*extra: str, **named: str) -> PreTrainedTokenizerFast:
+    """A tokenizer of whole words; ``named`` are tokens that a processor asks for by name (``image_token="<image>"``)."""
+    vocabulary = list(dict.fromkeys([*WORDS, *extra, *named.values()]))
+    tokenizer = Tokenizer(models.WordLevel({word: i for i, word in enumerate(vocabulary)}, unk_token="[UNK]"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    specials = {"pad_token": "[PAD]", "unk_token": "[UNK]", "bos_token": "<bos>", "eos_token": "<eos>"}
+    fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, padding_side="left", **specials)
+    fast.add_special_tokens({"additional_special_tokens": [*extra, *named.values()]})
+    return fast
+
+
+def llava() -> tuple[PreTrainedModel, Any]:
+    """LLaVA-1.5: CLIP without its first token, from the layer before the last."""
+    tokenizer = words("<image>")
+    config = LlavaConfig(
+        vision_config=CLIPVisionConfig(**VISION, image_size=20, patch_size=5, projection_dim=16),
+        text_config=LlamaConfig(**TEXT, vocab_size=len(tokenizer)),
+        image_token_index=tokenizer.convert_tokens_to_ids("<image>"),
+        image_seq_length=16,
+    )
+    image_processor = CLIPImageProcessor(size={"shortest_edge": 20}, crop_size={"height": 20, "width": 20})
+    processor = LlavaProcessor(
+        image_processor,
+        tokenizer,
+        patch_size=5,
+        vision_feature_select_strategy="default",
+        num_additional_image_tokens=1,
+    )
+    return LlavaForConditionalGeneration(config), processor
+
+
+def paligemma() -> tuple[PreTrainedModel, Any]:
+    """PaliGemma: SigLIP without its pooling head."""
+    image_processor = SiglipImageProcessor(size={"height": 12, "width": 12})
+    image_processor.image_seq_length = 9
+    processor = PaliGemmaProcessor(image_processor, words())
+    tokenizer = processor.tokenizer
+    config = PaliGemmaConfig(
+        vision_config=SiglipVisionConfig(**VISION, image_size=12, patch_size=4, vision_use_head=False),
+        text_config=GemmaConfig(**TEXT, vocab_size=len(tokenizer)),
+        image_token_index=tokenizer.convert_tokens_to_ids("<image>"),
+        projection_dim=TEXT["hidden_size"],
+        hidden_size=TEXT["hidden_size"],
+    )
+    return PaliGemmaForConditionalGeneration(config), processor
+
+
+HOSTS: dict[str, Callable[[], tuple[PreTrainedModel, Any]]] = {"llava": llava, "paligemma": paligemma}
+
+
+def build(name: str) -> tuple[PreTrainedModel, Any]:
+    """A host of a family and its processor, with weights large enough that images and words matter."""
+    torch.manual_seed(0)
+    host, processor = HOSTS[name]()
+    with torch.no_grad():
+        for key, parameter in host.named_parameters():
+            if parameter.ndim > 1:
+                parameter.normal_(std=0.5 if "embed_tokens" in key else parameter.shape[-1] ** -0.5)
+    host.generation_config.pad_token_id = 0
+    host.generation_config.suppress_tokens = [host.config.image_token_id]
+    return host.eval(), processor
+
+
+def _vilex(n_tokens: int) -> VisionEncoder:
+    encoder = ViLexEncoder.from_backbone(vislex.create_encoder("siglip-tiny", tiny=True), n_tokens=16, widths=[20])
+    encoder.config.with_budget(n_tokens)
+    return encoder.eval()
+
+
+# One of each kind: without prefix tokens, with CLS, with registers, a conv net, NaFlex, tokens that form no map.
+ENCODERS: dict[str, Callable[[], VisionEncoder]] = {
+    "siglip": lambda: vislex.create_encoder("siglip-b16-256", tiny=True),
+    "clip": lambda: vislex.create_encoder("clip-b16", tiny=True),
+    "registers": lambda: vislex.create_encoder("dinov2-s14-registers", tiny=True),
+    "conv": lambda: vislex.create_encoder("convnext-t", tiny=True),
+    "naflex": lambda: vislex.create_encoder("siglip2-b16-naflex", tiny=True),
+    "vilex-1": lambda: _vilex(1),
+    "vilex-16": lambda: _vilex(16),
+}

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from transformers import AutoModelForImageTextToText, AutoProcessor, PreTrainedConfig, PreTrainedModel
 
+from vislex.adapters.tower import Tower
 from vislex.errors import CheckpointError, UnknownNameError, did_you_mean
 from vislex.hub import check_plain, open_checkpoint
 from vislex.processing import RESAMPLE
@@ -34,6 +35,12 @@ class HostFamily(ABC):
         vision_fields: What the host reads of its vision config; a tower whose config lacks one is wrapped.
         reads_layers: Whether the host takes ``hidden_states[vision_feature_layer]``, not ``last_hidden_state``.
         drops_cls: Whether it can drop one prefix token.
+        tower_class: What wraps encoders for it.
+        swapped_class: The host with a wrapped tower, for families whose own class builds towers of one kind only; such
+            hosts take no bare tower of transformers but their own. None: the host's class stays.
+        image_processor_class: Image processor that its swapped processor needs, where transformers has none.
+        same_weights: Model types of other towers whose weights fit, under the same names, where sizes agree.
+        no_matter: Fields of the vision config beside those, in which towers may differ whose weights fit.
     """
 
     parts: ClassVar[Mapping[str, tuple[str, ...]]] = {
@@ -44,6 +51,11 @@ class HostFamily(ABC):
     vision_fields: ClassVar[tuple[str, ...]] = ("hidden_size", "image_size", "patch_size")
     reads_layers: ClassVar[bool] = False
     drops_cls: ClassVar[bool] = False
+    tower_class: ClassVar[type[Tower]] = Tower
+    swapped_class: ClassVar[type[PreTrainedModel] | None] = None
+    image_processor_class: ClassVar[type[Any] | None] = None
+    same_weights: ClassVar[frozenset[str]] = frozenset()
+    no_matter: ClassVar[frozenset[str]] = frozenset()
 
     @abstractmethod
     def configure(self, config: PreTrainedConfig, plan: TowerPlan) -> None:

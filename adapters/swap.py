@@ -16,7 +16,7 @@ from transformers import PreTrainedConfig, PreTrainedModel
 from vislex.adapters.hosts import HostFamily, handed_over, host_family, live_tensors, part_digests, rebuilt
 from vislex.adapters.swap_plan import TowerPlan, plan_tower
 from vislex.adapters.swap_report import SwapReport, differences
-from vislex.adapters.tower import Tower, TowerConfig
+from vislex.adapters.tower import Tower
 from vislex.encoders.base import VisionEncoder
 from vislex.encoders.factory import create_encoder
 from vislex.encoders.sources import is_untrained
@@ -85,14 +85,17 @@ def swap_encoder(host: PreTrainedModel, processor: Any, encoder: VisionEncoder |
         _configure(family, host.config, plan)
         _load(family.module(host, "encoder"), encoder)
     else:
-        tower = _tower(plan, encoder)
+        tower = _tower(family, plan, encoder)
+        if plan.kind == "wrapped" and family.swapped_class is not None:
+            host.__class__ = family.swapped_class
+            host.model.config = host.config
         _configure(family, host.config, dataclasses.replace(plan, config=tower.config))
         connector = _new_connector(family, host, seed)
         for part, module in (("encoder", tower), ("connector", connector)):
             family.install(host, part, module.to(device=host.device, dtype=host.dtype).train(host.training))
         new = [f"{family.parts['connector'][0]}.{name}" for name, _ in connector.named_parameters()]
     report = SwapReport(
-        host=host.config.model_type,
+        host=str(host.config.model_type).removeprefix("vislex_"),
         encoder=encoder.config.name or encoder.config.model_type,
         kind=plan.kind,
         image_tokens=family.image_tokens(host.config, plan),
@@ -113,6 +116,8 @@ def _configure(family: HostFamily, config: PreTrainedConfig, plan: TowerPlan) ->
         config.vision_feature_layer = plan.layer
     if plan.kind != "own":
         config.vision_config = plan.config
+        if family.swapped_class is not None:
+            config.__class__ = family.swapped_class.config_class
         family.configure(config, plan)
 
 
@@ -126,12 +131,12 @@ def _processor(family: HostFamily, processor: Any, config: PreTrainedConfig, pla
     return rebuilt(processor, **changed)
 
 
-def _tower(plan: TowerPlan, encoder: VisionEncoder) -> PreTrainedModel:
+def _tower(family: HostFamily, plan: TowerPlan, encoder: VisionEncoder) -> PreTrainedModel:
     if plan.kind == "stock":
         backbone: PreTrainedModel = copy.deepcopy(encoder.backbone)
         return backbone
     inner = copy.deepcopy(encoder)
-    return Tower(TowerConfig.of(inner), inner)
+    return family.tower_class(family.tower_class.config_class.of(inner), inner)
 
 
 def _load(tower: nn.Module, encoder: VisionEncoder) -> None:

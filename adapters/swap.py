@@ -112,8 +112,8 @@ def _configure(family: HostFamily, config: PreTrainedConfig, plan: TowerPlan) ->
     if plan.layer is not None and family.reads_layers:
         config.vision_feature_layer = plan.layer
     if plan.kind != "own":
-        config.vision_config = plan.config
         family.configure(config, plan)
+        config.vision_config = plan.config
 
 
 def _processor(family: HostFamily, processor: Any, config: PreTrainedConfig, plan: TowerPlan) -> Any:

@@ -177,8 +177,19 @@ SCORERS: dict[str, Row] = {
 }
 
 HOSTS: dict[str, Row] = {
-    "llava": ("vislex.adapters.host_llava:FAMILY", "LLaVA and LLaVA-1.5: any number of tokens, two linear maps", {}),
-    "paligemma": ("vislex.adapters.host_paligemma:FAMILY", "PaliGemma 1 and 2: any number, one linear map", {}),
+    "gemma3": ("vislex.adapters.host_gemma3:FAMILY", "Gemma 3: a square map of tokens, pooled, one matrix", {}),
+    "llava": ("vislex.adapters.host_llava:FAMILY", "LLaVA and LLaVA-1.5: any tokens, two linear maps", {}),
+    "llava_next": (
+        "vislex.adapters.host_llava_next:FAMILY",
+        "LLaVA-NeXT (1.6): square maps of any-res tiles, two linear maps",
+        {},
+    ),
+    "llava_onevision": (
+        "vislex.adapters.host_llava_onevision:FAMILY",
+        "LLaVA-OneVision: square maps of any-res tiles and of frames, two linear maps",
+        {},
+    ),
+    "paligemma": ("vislex.adapters.host_paligemma:FAMILY", "PaliGemma 1 and 2: any tokens, one linear map", {}),
 }
 
 RECIPES: dict[str, Row] = {

@@ -18,7 +18,7 @@ class PaliGemma(HostFamily):
 
     def configure(self, config: PreTrainedConfig, plan: TowerPlan) -> None:
         """See ``HostFamily.configure``."""
-        config.vision_config.projection_dim = config.projection_dim
+        plan.config.projection_dim = config.projection_dim
         config.text_config.num_image_tokens = plan.n_tokens
 
     def repair_processor(self, processor: Any, config: PreTrainedConfig, plan: TowerPlan) -> Any:

@@ -59,7 +59,11 @@ class HostFamily(ABC):
 
     @abstractmethod
     def configure(self, config: PreTrainedConfig, plan: TowerPlan) -> None:
-        """Changes a host's config to another tower: what is nested, and every number of tokens.
+        """Changes every number of tokens in a host's config to another tower's.
+
+        Args:
+            config: The host's, which still holds the old ``vision_config``.
+            plan: The tower; its config takes that place afterwards.
 
         Raises:
             SpecError: If the host cannot read this tower's tokens; the reason says what to do.
@@ -71,7 +75,7 @@ class HostFamily(ABC):
 
         Args:
             processor: The host's; left as it is.
-            config: What ``configure`` changed.
+            config: The host's, already changed.
             plan: The tower.
         """
 

@@ -30,8 +30,6 @@ from vislex.processing import create_image_processor
 
 __all__ = ["GridImageProcessor", "QwenHost", "QwenTower", "QwenTowerConfig", "from_rows", "to_rows"]
 
-MERGE = 2  # of every Qwen-VL
-
 
 class QwenTowerConfig(TowerConfig):
     """Config of a ``QwenTower``.
@@ -144,10 +142,10 @@ class QwenHost(HostFamily):
 
     def configure(self, config: PreTrainedConfig, plan: TowerPlan) -> None:
         """See ``HostFamily.configure``."""
-        grid = plan.spec.grid or (1, plan.n_tokens)
-        vision = config.vision_config
+        grid, merge = plan.spec.grid or (1, plan.n_tokens), config.vision_config.spatial_merge_size
+        vision: Any = plan.config
         vision.grid = list(grid)
-        vision.spatial_merge_size = MERGE if not any(side % MERGE for side in grid) else 1
+        vision.spatial_merge_size = merge if not any(side % merge for side in grid) else 1
         vision.out_hidden_size = config.text_config.hidden_size
         vision.merger = self.merger
 

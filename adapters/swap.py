@@ -115,10 +115,10 @@ def _configure(family: HostFamily, config: PreTrainedConfig, plan: TowerPlan) ->
     if plan.layer is not None and family.reads_layers:
         config.vision_feature_layer = plan.layer
     if plan.kind != "own":
+        family.configure(config, plan)
         config.vision_config = plan.config
         if family.swapped_class is not None:
             config.__class__ = family.swapped_class.config_class
-        family.configure(config, plan)
 
 
 def _processor(family: HostFamily, processor: Any, config: PreTrainedConfig, plan: TowerPlan) -> Any:

@@ -21,7 +21,7 @@ from vislex.errors import SpecError
 HOSTS = vislex.list_hosts()
 ENCODERS = ("siglip", "clip", "registers", "conv", "naflex", "vilex-1", "vilex-16")
 # Pairs that cannot work, and words of the reason; docs/hosts.md lists them too.
-REFUSED: dict[tuple[str, str], str] = {}
+REFUSED = {(host, "vilex-16"): "lays the tokens of square tiles" for host in ("llava_next", "llava_onevision")}
 PAIRS = [(host, encoder) for host in HOSTS for encoder in ENCODERS]
 
 

@@ -13,6 +13,11 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import (
     CLIPImageProcessor,
     CLIPVisionConfig,
+    Gemma3Config,
+    Gemma3ForConditionalGeneration,
+    Gemma3ImageProcessor,
+    Gemma3Processor,
+    Gemma3TextConfig,
     GemmaConfig,
     GotOcr2ImageProcessor,
     Idefics3Config,
@@ -26,6 +31,15 @@ from transformers import (
     LlamaConfig,
     LlavaConfig,
     LlavaForConditionalGeneration,
+    LlavaNextConfig,
+    LlavaNextForConditionalGeneration,
+    LlavaNextImageProcessor,
+    LlavaNextProcessor,
+    LlavaOnevisionConfig,
+    LlavaOnevisionForConditionalGeneration,
+    LlavaOnevisionImageProcessor,
+    LlavaOnevisionProcessor,
+    LlavaOnevisionVideoProcessor,
     LlavaProcessor,
     PaliGemmaConfig,
     PaliGemmaForConditionalGeneration,
@@ -35,6 +49,7 @@ from transformers import (
     Qwen2_5_VLConfig,
     Qwen2_5_VLForConditionalGeneration,
     Qwen2_5_VLProcessor,
+    Qwen2Config,
     Qwen2VLConfig,
     Qwen2VLForConditionalGeneration,
     Qwen2VLImageProcessor,
@@ -74,12 +89,14 @@ TEXT = {
 
 
 def words(*extra: str, **named: str) -> PreTrainedTokenizerFast:
-    """A tokenizer of whole words; ``named`` are tokens that a processor asks for by name (``image_token="<image>"``)."""
+    """A tokenizer of whole words; ``named`` are tokens that a processor asks for, such as ``image_token="<image>"``."""
     vocabulary = list(dict.fromkeys([*WORDS, *extra, *named.values()]))
     tokenizer = Tokenizer(models.WordLevel({word: i for i, word in enumerate(vocabulary)}, unk_token="[UNK]"))
     tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
     specials = {"pad_token": "[PAD]", "unk_token": "[UNK]", "bos_token": "<bos>", "eos_token": "<eos>"}
-    fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, padding_side="left", **specials)
+    fast = PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, padding_side="left", extra_special_tokens=named, **specials
+    )
     fast.add_special_tokens({"additional_special_tokens": [*extra, *named.values()]})
     return fast
 
@@ -216,10 +233,78 @@ def qwen3_vl() -> tuple[PreTrainedModel, Any]:
     return qwen(*parts, **sizes, num_position_embeddings=16, deepstack_visual_indexes=[0])
 
 
+def llava_next() -> tuple[PreTrainedModel, Any]:
+    """LLaVA-NeXT: CLIP's maps of up to two by two tiles."""
+    tokenizer = words("<image>")
+    tiles = [[20, 40], [40, 20], [40, 40]]
+    config = LlavaNextConfig(
+        vision_config=CLIPVisionConfig(**VISION, image_size=20, patch_size=5, projection_dim=16),
+        text_config=LlamaConfig(**TEXT, vocab_size=len(tokenizer)),
+        image_token_index=tokenizer.convert_tokens_to_ids("<image>"),
+        image_grid_pinpoints=tiles,
+        image_seq_length=16,
+    )
+    processor = LlavaNextProcessor(
+        LlavaNextImageProcessor(
+            size={"shortest_edge": 20}, crop_size={"height": 20, "width": 20}, image_grid_pinpoints=tiles
+        ),
+        tokenizer,
+        patch_size=5,
+        vision_feature_select_strategy="default",
+        num_additional_image_tokens=1,
+    )
+    return LlavaNextForConditionalGeneration(config), processor
+
+
+def llava_onevision() -> tuple[PreTrainedModel, Any]:
+    """LLaVA-OneVision: SigLIP's maps of up to two by two tiles, at most two tiles' tokens."""
+    tokenizer = words("<image>", "<video>")
+    tiles = [[12, 24], [24, 12], [24, 24]]
+    size = {"height": 12, "width": 12}
+    config = LlavaOnevisionConfig(
+        vision_config=SiglipVisionConfig(**VISION, image_size=12, patch_size=4, vision_use_head=False),
+        text_config=Qwen2Config(**TEXT, vocab_size=len(tokenizer)),
+        image_token_index=tokenizer.convert_tokens_to_ids("<image>"),
+        video_token_index=tokenizer.convert_tokens_to_ids("<video>"),
+        image_grid_pinpoints=tiles,
+        vision_feature_select_strategy="full",
+        vision_aspect_ratio="anyres_max_2",
+    )
+    processor = LlavaOnevisionProcessor(
+        LlavaOnevisionImageProcessor(size=size, image_grid_pinpoints=tiles),
+        tokenizer,
+        LlavaOnevisionVideoProcessor(size=size),
+        num_image_tokens=9,
+        vision_feature_select_strategy="full",
+        vision_aspect_ratio="anyres_max_2",
+    )
+    return LlavaOnevisionForConditionalGeneration(config), processor
+
+
+def gemma3() -> tuple[PreTrainedModel, Any]:
+    """Gemma 3: SigLIP's map of four by four tokens, pooled to two by two."""
+    named = {"image_token": "<image_soft_token>", "boi_token": "<start_of_image>", "eoi_token": "<end_of_image>"}
+    tokenizer = words(**named)
+    ids = {name: tokenizer.convert_tokens_to_ids(token) for name, token in named.items()}
+    config = Gemma3Config(
+        vision_config=SiglipVisionConfig(**VISION, image_size=16, patch_size=4, vision_use_head=False),
+        text_config=Gemma3TextConfig(**TEXT, vocab_size=len(tokenizer), sliding_window=16),
+        mm_tokens_per_image=4,
+        image_token_index=ids["image_token"],
+        boi_token_index=ids["boi_token"],
+        eoi_token_index=ids["eoi_token"],
+    )
+    processor = Gemma3Processor(Gemma3ImageProcessor(size={"height": 16, "width": 16}), tokenizer, image_seq_length=4)
+    return Gemma3ForConditionalGeneration(config), processor
+
+
 HOSTS: dict[str, Callable[[], tuple[PreTrainedModel, Any]]] = {
+    "gemma3": gemma3,
     "idefics3": idefics3,
     "internvl": internvl,
     "llava": llava,
+    "llava_next": llava_next,
+    "llava_onevision": llava_onevision,
     "paligemma": paligemma,
     "qwen2_5_vl": qwen2_5_vl,
     "qwen2_vl": qwen2_vl,

@@ -49,8 +49,8 @@ class Idefics3(HostFamily):
         height, width = plan.spec.image_size
         if height != width:
             raise SpecError(
-                f"this host cuts images into square tiles; this encoder takes images of {height} x {width} pixels; take "
-                "one for square images, or another image_size"
+                f"this host cuts images into square tiles, this encoder takes {height} x {width} pixels; take one for "
+                "square images, or another image_size"
             )
         config.scale_factor = shuffle_factor(plan, (4, 3, 2, 1)[4 - min(config.scale_factor, 4) :], "this host")
 

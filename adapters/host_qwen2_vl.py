@@ -31,6 +31,7 @@ class Qwen2VL(QwenHost):
     """Qwen2-VL: any number of tokens, its own merger."""
 
     merger = "qwen2_vl"
+    no_matter = frozenset({"hidden_size"})  # the merger's, which stays
     swapped_class: ClassVar[type[PreTrainedModel] | None] = SwappedQwen2VL
 
 

@@ -137,6 +137,7 @@ class QwenHost(HostFamily):
         "llm": ("model.language_model", "lm_head"),
     }
     tower_class = QwenTower
+    no_matter = frozenset({"out_hidden_size", "deepstack_visual_indexes"})
     image_processor_class = GridImageProcessor
     merger: str
 

@@ -101,17 +101,18 @@ def plan_tower(family: HostFamily, host: PreTrainedModel, encoder: VisionEncoder
 
 
 def _is_plain(encoder: VisionEncoder) -> bool:
-    """Whether an encoder is nothing but a tower that ``AutoModel`` builds, without changes to what goes in and out."""
+    """Whether an encoder is nothing but a tower of transformers, without changes to what goes in and out."""
     if not isinstance(encoder, HFEncoder) or encoder.config.keep_prefix:
         return False
     family = encoder.family
-    return family.class_name is None and not family.variable_length and not family.masked
+    return not family.variable_length and not family.masked
 
 
 def _reads(family: HostFamily, encoder: VisionEncoder, backbone: PreTrainedConfig) -> bool:
     """Whether a host reads the encoder's very tokens from its bare tower."""
     return (
-        all(isinstance(getattr(backbone, field, None), int | float) for field in family.vision_fields)
+        encoder.family.class_name is None  # AutoModel builds it
+        and all(isinstance(getattr(backbone, field, None), int | float) for field in family.vision_fields)
         and encoder.spec.image_size == pair(backbone.image_size)
         and encoder.spec.n_prefix <= int(family.drops_cls)
         and square_side(encoder.spec) == backbone.image_size // backbone.patch_size
@@ -146,4 +147,6 @@ def _same_fields(config: PreTrainedConfig, other: PreTrainedConfig, no_matter: f
 def _equal(value: Any, other: Any) -> bool:
     if isinstance(value, PreTrainedConfig):
         return _same_architecture(value, other)
+    if isinstance(value, list | tuple) and isinstance(other, list | tuple):  # lists where a config was read from JSON
+        return list(value) == list(other)
     return bool(value == other)

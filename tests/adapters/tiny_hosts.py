@@ -193,6 +193,7 @@ def internvl() -> tuple[PreTrainedModel, Any]:
 
 PIXELS = {"shortest_edge": 16 * 16, "longest_edge": 24 * 24}
 PATCHES = {"size": PIXELS, "patch_size": 4, "temporal_patch_size": 2, "merge_size": 2}
+PATCHES |= {"image_mean": [0.5, 0.5, 0.5], "image_std": [0.5, 0.5, 0.5]}
 
 
 def qwen(config_class: type[Any], model: type[Any], processor: type[Any], videos: type[Any], **vision: Any) -> Any:

@@ -86,9 +86,10 @@ def swap_encoder(host: PreTrainedModel, processor: Any, encoder: VisionEncoder |
         _load(family.module(host, "encoder"), encoder)
     else:
         tower = _tower(family, plan, encoder)
-        if plan.kind == "wrapped" and family.swapped_class is not None:
+        if family.swapped_class is not None:
             host.__class__ = family.swapped_class
             host.model.config = host.config
+        vars(host).pop("_weight_conversions", None)  # names that the old tower had in the file it was read from
         _configure(family, host.config, dataclasses.replace(plan, config=tower.config))
         connector = _new_connector(family, host, seed)
         for part, module in (("encoder", tower), ("connector", connector)):

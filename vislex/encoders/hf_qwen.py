@@ -1,4 +1,4 @@
-"""The towers of Qwen2-VL, Qwen2.5-VL and Qwen3-VL as encoders of square images: their patch tokens before the merger."""
+"""The towers of Qwen2-VL, Qwen2.5-VL and Qwen3-VL as encoders of square images: patch tokens before the merger."""
 
 from __future__ import annotations
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
+from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 from transformers import AutoModelForImageTextToText, AutoProcessor, PreTrainedConfig, PreTrainedModel
 
@@ -23,7 +24,16 @@ from vislex.specs import EncoderSpec
 if TYPE_CHECKING:
     from vislex.adapters.swap_plan import TowerPlan
 
-__all__ = ["HostFamily", "handed_over", "host_family", "live_tensors", "load_host", "part_digests", "rebuilt"]
+__all__ = [
+    "HostFamily",
+    "handed_over",
+    "host_family",
+    "live_tensors",
+    "load_host",
+    "part_digests",
+    "rebuilt",
+    "stored_tensors",
+]
 
 
 class HostFamily(ABC):
@@ -117,13 +127,13 @@ class HostFamily(ABC):
         return {path: value for part, value in settings.items() for path in self.parts[part]}
 
 
-def host_family(config: PreTrainedConfig) -> HostFamily:
-    """The family of a host, by the exact ``model_type`` of its config.
+def host_family(host: PreTrainedConfig | str) -> HostFamily:
+    """The family of a host, by its config or the exact ``model_type`` in it.
 
     Raises:
         UnknownNameError: If vislex does not know it.
     """
-    name = str(config.model_type).removeprefix("vislex_")
+    name = (host if isinstance(host, str) else str(host.model_type)).removeprefix("vislex_")
     hosts = registry("hosts")
     if name not in hosts:
         raise UnknownNameError(
@@ -188,6 +198,21 @@ def live_tensors(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
             continue
         seen.add(tensor.data_ptr())
         yield name, tensor
+
+
+def stored_tensors(folder: str | Path) -> Iterator[tuple[str, Tensor]]:
+    """What a saved model's safetensors files hold, one tensor after the other.
+
+    Raises:
+        CheckpointError: If a file is damaged.
+    """
+    for path in sorted(Path(folder).glob("*.safetensors")):
+        try:
+            with safe_open(path, framework="pt") as tensors:
+                for name in tensors.keys():  # noqa: SIM118 (no mapping)
+                    yield name, tensors.get_tensor(name)
+        except (SafetensorError, OSError) as error:
+            raise CheckpointError(f"'{path}' is no whole safetensors file: {error}; copy it again") from error
 
 
 def rebuilt(processor: Any, **changes: Any) -> Any:

@@ -51,18 +51,16 @@ class SwapReport:
         (Path(folder) / SWAP_FILE).write_text(json.dumps(self.to_dict(), indent=2) + "\n", encoding="utf-8")
 
     @classmethod
-    def load(cls, folder: str | Path) -> SwapReport | None:
-        """The report beside a model; None if no swap wrote it.
+    def load(cls, folder: str | Path) -> SwapReport:
+        """The report beside a model that a swap wrote.
 
         Raises:
-            CheckpointError: If it is damaged.
+            CheckpointError: If there is none, or it is damaged.
         """
         path = Path(folder) / SWAP_FILE
-        if not path.is_file():
-            return None
         try:
             return cls(**json.loads(path.read_bytes()))
-        except (ValueError, TypeError) as error:
+        except (OSError, ValueError, TypeError) as error:
             raise CheckpointError(f"'{path}' is no report of a swap: {error}; swap again, or remove it") from error
 
 

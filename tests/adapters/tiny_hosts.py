@@ -5,6 +5,7 @@ A family joins the matrix by one entry of ``HOSTS``: a function that gives a mod
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -334,7 +335,7 @@ def _vilex(n_tokens: int) -> VisionEncoder:
 
 
 # One of each kind: without prefix tokens, with CLS, with registers, a conv net, NaFlex, tokens that form no map.
-ENCODERS: dict[str, Callable[[], VisionEncoder]] = {
+_BUILDERS: dict[str, Callable[[], VisionEncoder]] = {
     "siglip": lambda: vislex.create_encoder("siglip-b16-256", tiny=True),
     "clip": lambda: vislex.create_encoder("clip-b16", tiny=True),
     "registers": lambda: vislex.create_encoder("dinov2-s14-registers", tiny=True),
@@ -343,3 +344,5 @@ ENCODERS: dict[str, Callable[[], VisionEncoder]] = {
     "vilex-1": lambda: _vilex(1),
     "vilex-16": lambda: _vilex(16),
 }
+# Each is built once: a swap leaves its encoder as it was.
+ENCODERS = {name: functools.cache(build) for name, build in _BUILDERS.items()}

@@ -28,12 +28,14 @@ _PUBLIC = {
     "list_codecs": "vislex.listing",
     "list_decoders": "vislex.listing",
     "list_connectors": "vislex.listing",
+    "list_hosts": "vislex.listing",
     "list_llms": "vislex.listing",
     "list_recipes": "vislex.listing",
     "list_scorers": "vislex.listing",
     "list_suites": "vislex.listing",
     "list_t2i": "vislex.listing",
     "load_t2i": "vislex.diffusion.t2i",
+    "swap_encoder": "vislex.adapters.swap",
 }
 _MODULES = ("data", "metrics", "segmentation")
 

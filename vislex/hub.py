@@ -21,6 +21,7 @@ __all__ = [
     "allowed_keys",
     "check_config",
     "check_folder",
+    "check_plain",
     "drop_unknown_keys",
     "model_card",
     "open_checkpoint",
@@ -129,7 +130,7 @@ def check_folder(folder: str | Path) -> None:
             raise CheckpointError(f"'{path}' is not JSON: {error}; the checkpoint is damaged") from error
         if not isinstance(config, dict):
             raise CheckpointError(f"'{path}' holds no JSON object; the checkpoint is damaged")
-        _check_plain(config, path.name, 0)
+        check_plain(config, path.name, 0)
 
 
 def drop_unknown_keys(config: dict[str, Any]) -> dict[str, Any]:
@@ -169,10 +170,10 @@ def _check(config: Mapping[str, Any], where: str, depth: int) -> None:
         elif isinstance(value, Mapping) and "model_type" in value:
             _check(value, place, depth + 1)
         else:
-            _check_plain(value, place, depth + 1)
+            check_plain(value, place, depth + 1)
 
 
-def _check_plain(value: Any, where: str, depth: int) -> None:
+def check_plain(value: Any, where: str, depth: int = 0) -> None:
     """Checks values that no config class describes: numbers, texts, lists and mappings of them."""
     _check_depth(where, depth)
     if isinstance(value, Mapping):
@@ -181,10 +182,10 @@ def _check_plain(value: Any, where: str, depth: int) -> None:
             if key == "source" and isinstance(item, Mapping):
                 _check_source(item, f"{where}: {key}")
             else:
-                _check_plain(item, f"{where}: {key}", depth + 1)
+                check_plain(item, f"{where}: {key}", depth + 1)
     elif isinstance(value, Sequence) and not isinstance(value, str):
         for item in value:
-            _check_plain(item, where, depth + 1)
+            check_plain(item, where, depth + 1)
     elif isinstance(value, str) and _IMPORT_PATH.fullmatch(value) and not _is_encoder_name(value):
         raise CheckpointError(
             f"{where} is the import path '{value}'; a checkpoint may only name registered parts, so it is refused"

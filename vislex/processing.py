@@ -10,9 +10,9 @@ from transformers.image_utils import PILImageResampling
 from vislex.errors import SpecError
 from vislex.specs import EncoderSpec
 
-__all__ = ["create_image_processor"]
+__all__ = ["RESAMPLE", "create_image_processor"]
 
-_RESAMPLE = {
+RESAMPLE = {
     "nearest": PILImageResampling.NEAREST,
     "bilinear": PILImageResampling.BILINEAR,
     "bicubic": PILImageResampling.BICUBIC,
@@ -42,7 +42,7 @@ def create_image_processor(spec: EncoderSpec) -> BaseImageProcessor:
         SpecError: If "native" is asked for an encoder of fixed length.
     """
     shared: dict[str, Any] = {
-        "resample": _RESAMPLE[spec.interpolation],
+        "resample": RESAMPLE[spec.interpolation],
         "image_mean": list(spec.mean),
         "image_std": list(spec.std),
         "do_convert_rgb": True,

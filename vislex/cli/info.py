@@ -160,4 +160,6 @@ def _show_folder(folder: Path, json: bool) -> None:
     _show(facts, False)
     if parts:
         say("")
-        print_table(parts, ["part", "class", "saved", "source", "trainable", "parameters", "sha256"])
+        hosts = ["part", "weights", "retrain", "since the swap", "parameters", "sha256"]
+        models = ["part", "class", "saved", "source", "trainable", "parameters", "sha256"]
+        print_table(parts, hosts if "since the swap" in parts[0] else models)

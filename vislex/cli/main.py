@@ -35,6 +35,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "encode": ("vislex.cli.encode", "Save the tokens that an encoder gives for images."),
     "reconstruct": ("vislex.cli.reconstruct", "Draw images from a few of their tokens."),
     "merge": ("vislex.cli.merge", "Fold adapters into the model they belong to."),
+    "swap": ("vislex.cli.swap", "Give a vision-language model another vision encoder."),
     "import": ("vislex.cli.imports", "Turn the checkpoint of another program into a vislex model."),
     "export": ("vislex.cli.export", "Write a trained backbone as a checkpoint of transformers or timm."),
     "bench": ("vislex.cli.bench", "Measure saved models; never trains."),

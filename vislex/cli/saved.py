@@ -1,4 +1,4 @@
-"""What stands in the folder of a saved model, read from its config and safetensors headers alone."""
+"""What stands in the folder of a saved model, read from its config and files without building it."""
 
 from __future__ import annotations
 
@@ -23,7 +23,9 @@ def describe_saved(folder: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
 
     Returns:
         Facts (``folder``, ``model_type``, ``parameters``, ``bytes``, ...), and rows with ``part``, ``class``,
-        ``saved`` ("by value", "by reference"), ``source``, ``trainable``, ``parameters`` (stored here), ``sha256``.
+        ``saved`` ("by value", "by reference"), ``source``, ``trainable``, ``parameters`` (stored here), ``sha256``;
+        for a host that ``vislex swap`` wrote ``part``, ``weights``, ``retrain``, ``parameters``, ``sha256``, ``since
+        the swap``.
 
     Raises:
         CheckpointError: If there is no config, or a file is damaged.
@@ -52,7 +54,28 @@ def describe_saved(folder: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     }
     for file in files:
         facts[f"sha256 {file.name}"] = _sha256(file)
+    if (folder / "swap.json").is_file():
+        swap, rows = _swapped(folder)
+        return facts | swap, rows
     return facts, _rows(config, stored)
+
+
+def _swapped(folder: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """A host with a swapped encoder: the checksum of each part's weights as they are, and whether they have changed."""
+    from vislex.adapters.hosts import host_family, part_digests, stored_tensors
+    from vislex.adapters.swap_report import SwapReport
+    from vislex.hub import check_folder
+
+    check_folder(folder)
+    report = SwapReport.load(folder)
+    live = part_digests(host_family(report.host), stored_tensors(folder))
+    rows = []
+    for row in report.parts:
+        found = live[row["part"]]
+        is_same = found["sha256"] == row["sha256"]
+        rows.append({**row, **found, "since the swap": "unchanged" if is_same else "changed"})
+    swap = {"encoder": f"{report.encoder} ({report.kind})", "image tokens": report.image_tokens}
+    return swap | {"opens": "after import vislex.auto" if report.needs_vislex else "without vislex"}, rows
 
 
 def _rows(config: dict[str, Any], stored: Counter[str]) -> list[dict[str, Any]]:

@@ -6,12 +6,14 @@ encoder in ``lora`` or ``full`` mode the images go through it at every step.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
 from datasets import Dataset
 from pydantic import Field
+from torch import Tensor
 from transformers import PreTrainedTokenizerFast, set_seed
 
 from vislex.captioner import Captioner
@@ -21,6 +23,7 @@ from vislex.decoders.autoregressive import AutoregressiveDecoder
 from vislex.decoders.base import CaptionDecoder
 from vislex.decoders.factory import create_decoder
 from vislex.decoders.infill import WordPieces
+from vislex.decoders.masked import MaskedDecoder
 from vislex.encoders.base import VisionEncoder
 from vislex.encoders.factory import create_encoder
 from vislex.errors import ConfigError
@@ -43,7 +46,7 @@ from vislex.training.recipe import Recipe
 from vislex.training.records import start_run
 from vislex.training.settings import samples_a_step, total_draws
 from vislex.training.shards import ShardedPairs
-from vislex.training.trainer import PartTrainer
+from vislex.training.trainer import PartTrainer, label_tokens
 
 __all__ = ["RECIPE", "CaptionConfig", "CaptionParts", "prepare", "run"]
 
@@ -174,6 +177,7 @@ def prepare(config: CaptionConfig, output: Path) -> tuple[Captioner, PartTrainer
         output_dir=output,
         validate=Validation(config, val, val_inputs, tokenizer, decoder.config.max_length),
         title=f"{config.encoder} + {config.decoder}",
+        items=_items(decoder),
     )
     return captioner, trainer
 
@@ -217,6 +221,7 @@ def _prepare_streamed(
             config, val, image_inputs(config, captioner, val, frozen=frozen), tokenizer, decoder.config.max_length
         ),
         title=f"{config.encoder} + {config.decoder}",
+        items=_items(decoder),
     )
     return captioner, trainer
 
@@ -224,6 +229,11 @@ def _prepare_streamed(
 def _encoder(config: CaptionConfig) -> VisionEncoder:
     start: dict[str, Any] = {"pretrained": True} if config.pretrained else {"seed": config.seed}
     return create_encoder(config.encoder, tiny=config.tiny, **start, **config.encoder_options)
+
+
+def _items(decoder: CaptionDecoder) -> Callable[[dict[str, Any]], Tensor] | None:
+    """What the decoder's loss is the mean of, where that are tokens."""
+    return label_tokens if isinstance(decoder, AutoregressiveDecoder | MaskedDecoder) else None
 
 
 def _fill_in_middle(

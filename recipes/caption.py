@@ -6,12 +6,14 @@ encoder in ``lora`` or ``full`` mode the images go through it at every step.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
 from datasets import Dataset
 from pydantic import Field
+from torch import Tensor
 from transformers import PreTrainedTokenizerFast, set_seed
 
 from vislex.captioner import Captioner
@@ -21,9 +23,11 @@ from vislex.decoders.autoregressive import AutoregressiveDecoder
 from vislex.decoders.base import CaptionDecoder
 from vislex.decoders.factory import create_decoder
 from vislex.decoders.infill import WordPieces
+from vislex.decoders.masked import MaskedDecoder
 from vislex.encoders.base import VisionEncoder
 from vislex.encoders.factory import create_encoder
 from vislex.errors import ConfigError
+from vislex.processing import create_image_processor
 from vislex.recipes.caption_data import (
     CaptionData,
     Validation,
@@ -31,7 +35,7 @@ from vislex.recipes.caption_data import (
     image_inputs,
     save_captioner,
 )
-from vislex.recipes.source import column, load_splits
+from vislex.recipes.source import column, load_splits, load_stream, load_validation
 from vislex.text import load_tokenizer, prune_tokenizer, special_tokens
 from vislex.training.captions import CaptionBank, generator
 from vislex.training.distill import caption_all
@@ -40,8 +44,9 @@ from vislex.training.fill_in_middle import FillInMiddle
 from vislex.training.parts import PartSettings
 from vislex.training.recipe import Recipe
 from vislex.training.records import start_run
-from vislex.training.settings import total_draws
-from vislex.training.trainer import PartTrainer
+from vislex.training.settings import samples_a_step, total_draws
+from vislex.training.shards import ShardedPairs
+from vislex.training.trainer import PartTrainer, label_tokens
 
 __all__ = ["RECIPE", "CaptionConfig", "CaptionParts", "prepare", "run"]
 
@@ -125,6 +130,8 @@ def prepare(config: CaptionConfig, output: Path) -> tuple[Captioner, PartTrainer
     """
     encoder = _encoder(config)
     set_seed(config.seed)  # after the encoder: decoders of equal sizes start from equal weights, whatever it is
+    if (stream := load_stream(config)) is not None:
+        return _prepare_streamed(config, encoder, stream, output)
     train, val = load_splits(config)
     references = column(train, "captions")
     tokenizer = load_tokenizer(config.tokenizer)
@@ -165,11 +172,56 @@ def prepare(config: CaptionConfig, output: Path) -> tuple[Captioner, PartTrainer
             seed=config.seed,
             fetch=fetch,
             lengths=lambda rows, positions: bank.lengths[pick(rows, positions)],
-            batch_size=config.batch_size,
+            batch_size=samples_a_step(config),
         ),
         output_dir=output,
         validate=Validation(config, val, val_inputs, tokenizer, decoder.config.max_length),
         title=f"{config.encoder} + {config.decoder}",
+        items=_items(decoder),
+    )
+    return captioner, trainer
+
+
+def _prepare_streamed(
+    config: CaptionConfig, encoder: VisionEncoder, stream: ShardedPairs, output: Path
+) -> tuple[Captioner, PartTrainer]:
+    """The same over a stream: images and captions are read, decoded and tokenized as they come.
+
+    Raises:
+        ConfigError: If an option needs all captions beforehand.
+    """
+    for name in ("prune_vocabulary", "distill_from"):
+        if getattr(config, name):
+            raise ConfigError(f"{name} needs all captions beforehand, which a stream does not give; switch it off")
+    tokenizer = load_tokenizer(config.tokenizer)
+    options = {"max_length": config.max_length, **config.decoder_options}
+    decoder = create_decoder(config.decoder, encoder.spec, tokenizer, **options)
+    blanks = _fill_in_middle(config, decoder, tokenizer)
+    captioner = Captioner.from_parts(encoder=encoder, decoder=decoder, tokenizer=tokenizer)
+    processor = create_image_processor(encoder.spec)
+    val = load_validation(config)
+    frozen = config.parts.encoder.mode == "frozen"
+
+    def fetch(rows: np.ndarray, positions: np.ndarray) -> dict[str, Any]:
+        images, captions = stream.read(rows)
+        bank = CaptionBank(captions, tokenizer, max_length=decoder.config.max_length)
+        generators = (generator(config.seed, int(position)) for position in positions)
+        batch = bank.batch(bank.pick(np.arange(len(rows)), generators))
+        if blanks is not None:
+            batch = blanks(batch, [generator(config.seed, int(position), "blanks") for position in positions])
+        return {**processor(images, return_tensors="pt"), **batch}
+
+    trainer = PartTrainer(
+        captioner,
+        config,
+        parts={"encoder": config.parts.encoder, "decoder": config.parts.decoder, **config.parts.others},
+        draws=Draws(len(stream), total_draws(config), seed=config.seed, fetch=fetch, order=stream.order(config.seed)),
+        output_dir=output,
+        validate=Validation(
+            config, val, image_inputs(config, captioner, val, frozen=frozen), tokenizer, decoder.config.max_length
+        ),
+        title=f"{config.encoder} + {config.decoder}",
+        items=_items(decoder),
     )
     return captioner, trainer
 
@@ -177,6 +229,11 @@ def prepare(config: CaptionConfig, output: Path) -> tuple[Captioner, PartTrainer
 def _encoder(config: CaptionConfig) -> VisionEncoder:
     start: dict[str, Any] = {"pretrained": True} if config.pretrained else {"seed": config.seed}
     return create_encoder(config.encoder, tiny=config.tiny, **start, **config.encoder_options)
+
+
+def _items(decoder: CaptionDecoder) -> Callable[[dict[str, Any]], Tensor] | None:
+    """What the decoder's loss is the mean of, where that are tokens."""
+    return label_tokens if isinstance(decoder, AutoregressiveDecoder | MaskedDecoder) else None
 
 
 def _fill_in_middle(

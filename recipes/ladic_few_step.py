@@ -31,7 +31,7 @@ from vislex.training.draws import Draws
 from vislex.training.parts import PartSettings
 from vislex.training.recipe import Recipe
 from vislex.training.records import start_run
-from vislex.training.settings import total_draws, uses_bf16
+from vislex.training.settings import samples_a_step, total_draws, uses_bf16
 from vislex.training.trainer import PartTrainer
 
 __all__ = ["RECIPE", "LadicFewStepConfig", "run"]
@@ -113,7 +113,7 @@ def run(config: LadicFewStepConfig) -> Path:
             seed=config.seed,
             fetch=lambda rows, positions: {**inputs(rows), **bank.batch(pick(rows, positions))},
             lengths=lambda rows, positions: bank.lengths[pick(rows, positions)],
-            batch_size=config.batch_size,
+            batch_size=samples_a_step(config),
         ),
         output_dir=output,
         loss=loss,

@@ -33,7 +33,7 @@ from vislex.training.parts import PartSettings
 from vislex.training.recipe import Recipe
 from vislex.training.records import finish_run, model_card, start_run
 from vislex.training.settings import TrainingSettings, total_draws
-from vislex.training.trainer import PartTrainer
+from vislex.training.trainer import PartTrainer, label_tokens
 
 __all__ = ["RECIPE", "LmPretrainConfig", "build_model", "run", "suite_dialogues"]
 
@@ -95,6 +95,7 @@ def run(config: LmPretrainConfig) -> Path:
         output_dir=output,
         validate=lambda model: {"loss": mean_loss(model, held_out), "answer_loss": mean_loss(model, answers)},
         title="lm_pretrain",
+        items=label_tokens,
     )
     figures = trainer.fit()
     if trainer.is_world_process_zero():
@@ -113,7 +114,7 @@ def run(config: LmPretrainConfig) -> Path:
             ),
         )
         (output / "README.md").write_text(card, encoding="utf-8")
-        finish_run("lm_pretrain", config, output, figures, trainer.plan, suite=openmoji.provenance())
+        finish_run("lm_pretrain", config, output, figures, trainer, suite=openmoji.provenance())
     return output
 
 

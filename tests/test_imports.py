@@ -20,6 +20,7 @@ RANKS: dict[str, int] = {
     "vislex.listing": 0,
     "vislex.config": 0,
     "vislex.hardware": 0,
+    "vislex.device_table": 0,
     "vislex.cli.console": 0,
     "vislex.cli.options": 0,
     "vislex.hub": 1,

@@ -45,6 +45,7 @@ def command(
     vislex train caption encoder=siglip-tiny decoder=prefix  a captioner in minutes, on the built-in suite
     vislex train caption parts.encoder.mode=lora parts.encoder.lr=1e-4
     torchrun --nproc-per-node 2 -m vislex train caption      several processes
+    accelerate launch --config_file FILE -m vislex train ... FSDP2, DeepSpeed: recipes/configs/engines
     """
     loaded: Recipe = registry("recipes").get(recipe).load()
     if configs:
@@ -99,12 +100,16 @@ def _packaged() -> dict[str, Path]:
 
 
 def _show_configs(recipe: str) -> None:
-    for name, path in _packaged().items():
+    packaged = _packaged()
+    for name, path in packaged.items():
         if name.startswith(recipe):
             say(name)
             for line in path.read_text(encoding="utf-8").splitlines():
                 if line.startswith("#"):
                     say(f"    {line.removeprefix('#').strip()}")
+    say("for accelerate launch --config_file:")
+    for path in sorted((next(iter(packaged.values())).parent / "engines").glob("*.yaml")):
+        say(f"    {path}")
 
 
 def _show_keys(model: type[Any], prefix: str = "") -> None:

@@ -58,8 +58,13 @@ class CaptionModel(Protocol):
     @property
     def dtype(self) -> torch.dtype: ...
 
-    def caption(self, images: Sequence[Image], *, batch_size: int, **generation: Any) -> list[Caption]:
-        """One caption an image, post-processed, with its network evaluations and its share of the wall time."""
+    def caption(
+        self, images: Sequence[Image], *, batch_size: int, indices: Sequence[int] | None = None, **generation: Any
+    ) -> list[Caption]:
+        """One caption an image, post-processed, with its network evaluations and its share of the wall time.
+
+        ``indices`` are the numbers of the images in the run, from which what is drawn for each follows.
+        """
         ...
 
 
@@ -79,9 +84,11 @@ class VislexCaptioner:
     def dtype(self) -> torch.dtype:
         return self.captioner.dtype
 
-    def caption(self, images: Sequence[Image], *, batch_size: int, **generation: Any) -> list[Caption]:
+    def caption(
+        self, images: Sequence[Image], *, batch_size: int, indices: Sequence[int] | None = None, **generation: Any
+    ) -> list[Caption]:
         generation = {name: value for name, value in generation.items() if name != "prompt" and value is not None}
-        return self.captioner.caption(list(images), batch_size=batch_size, **generation)
+        return self.captioner.caption(list(images), batch_size=batch_size, indices=indices, **generation)
 
 
 class StockCaptioner:
@@ -138,6 +145,7 @@ class StockCaptioner:
         images: Sequence[Image],
         *,
         batch_size: int,
+        indices: Sequence[int] | None = None,  # transformers draws from the global generator
         prompt: str | None = None,
         seed: int | None = None,
         **generation: Any,

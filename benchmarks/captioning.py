@@ -113,7 +113,8 @@ def evaluate(
     model.caption(data.images(min(2, len(data))), batch_size=2, **settings)  # warms up kernels and caches
     for chunk in data.chunks():
         started = time.perf_counter()
-        made = model.caption(chunk, batch_size=batch_size, **settings)
+        numbers = range(len(captions), len(captions) + len(chunk))
+        made = model.caption(chunk, batch_size=batch_size, indices=numbers, **settings)
         busy += time.perf_counter() - started
         captions += [caption.text for caption in made]
         evaluations += [caption.evaluations for caption in made]

@@ -178,6 +178,11 @@ def test_draws_belong_to_the_caption_not_to_the_batch(tokenizer: PreTrainedToken
     one, many = (captioner.caption(images, temperature=1.0, batch_size=size) for size in (1, 4))
     assert [caption.text for caption in one] == [caption.text for caption in many]
     assert len({caption.text for caption in one}) > 1
+    numbers = [4, 1, 2]
+    some = captioner.caption(images[:3], indices=numbers, temperature=1.0, batch_size=2)
+    assert [caption.text for caption in some] == [many[number].text for number in numbers]
+    with pytest.raises(ConfigError, match="more images than indices"):
+        captioner.caption(images, indices=numbers)
     one, many = (captioner.infill(images, "a ___ dog", temperature=2.0, batch_size=size) for size in (1, 4))
     assert [caption.text for caption in one] == [caption.text for caption in many]
     assert len({caption.text for caption in one}) > 1

@@ -248,16 +248,21 @@ class Captioner(CompositeModel, GenerationMixin):
             **kwargs,
         )
 
-    def caption(self, images: Any, *, batch_size: int = 16, **options: Any) -> list[Caption]:
+    def caption(
+        self, images: Any, *, batch_size: int = 16, indices: Sequence[int] | None = None, **options: Any
+    ) -> list[Caption]:
         """Captions images.
 
         Args:
             images: One image or many: paths, PIL images, uint8 arrays [H, W, 3].
             batch_size: Images a batch.
+            indices: Number of each caption in the run, from which what is drawn for it follows; counted from 0 by
+                default. A run in several calls, or in several processes, numbers its images throughout.
             **options: Passed to ``generate``: ``num_beams``, ``max_new_tokens``, ``do_sample``, ``num_candidates``,
                 ``seed``, ``trace``, ...
 
         Raises:
+            ConfigError: If there is not one number for each image.
             ImageError: If a file is missing, damaged or no image.
         """
         captions: list[Caption] = []
@@ -265,8 +270,11 @@ class Captioner(CompositeModel, GenerationMixin):
             for batch in image_batches(images, batch_size):
                 start = time.perf_counter()
                 inputs = processor(batch).to(self.device)
-                indices = torch.arange(len(captions), len(captions) + len(batch))
-                texts = processor.decode_captions(self.generate(**inputs, **{"indices": indices, **options}))
+                numbers = range(len(captions), len(captions) + len(batch))
+                own = torch.tensor(numbers if indices is None else indices[numbers.start : numbers.stop])
+                if len(own) < len(batch):
+                    raise ConfigError("there are more images than indices; give one index for each image")
+                texts = processor.decode_captions(self.generate(**inputs, indices=own, **options))
                 seconds = (time.perf_counter() - start) / len(batch)
                 traces = self.decoder.trace or [[]] * len(texts)
                 steps = [tuple(caption_steps(trace, processor.tokenizer)) for trace in traces]

@@ -51,6 +51,17 @@ def test_a_captioner_is_scored_image_by_image_with_its_cost(captioner_folder: Pa
     assert again.captions == run.captions
 
 
+def test_what_is_drawn_follows_from_the_place_in_the_run(
+    captioner_folder: Path, data: CaptionData, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, cut = open_caption_model(captioner_folder), data.chunks
+    settings = captioning.Generation(max_new_tokens=5, options={"do_sample": True})
+    whole = captioning.evaluate(model, data, generation=settings, n_latency=0)
+    monkeypatch.setattr(data, "chunks", lambda: cut(4))
+    assert captioning.evaluate(model, data, generation=settings, n_latency=0).captions == whole.captions
+    assert len(set(whole.captions)) > 1
+
+
 def test_the_steps_of_a_few_captions_are_kept_where_words_are_written_in_any_order(
     captioner_folder: Path, ladic_folder: Path, data: CaptionData
 ) -> None:

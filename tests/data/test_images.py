@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from PIL import Image
+from PIL import Image, ImageFile
 
 from vislex.data.images import expand_images, load_image
 from vislex.errors import ImageError
@@ -195,3 +195,15 @@ def test_names_with_glob_characters_are_files_first(tmp_path: Path) -> None:
     path = tmp_path / "a[1].png"
     _photo().save(path)
     assert expand_images([path]) == [path]
+
+
+def test_a_truncated_file_is_refused_where_another_library_allowed_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ImageFile, "LOAD_TRUNCATED_IMAGES", True)
+    whole = io.BytesIO()
+    _photo(200, 200).save(whole, format="JPEG")
+    (tmp_path / "cut.jpg").write_bytes(whole.getvalue()[:900])
+    with pytest.raises(ImageError, match="truncated or damaged"):
+        load_image(tmp_path / "cut.jpg")
+    assert ImageFile.LOAD_TRUNCATED_IMAGES

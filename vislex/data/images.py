@@ -12,13 +12,14 @@ import io
 import itertools
 import re
 import struct
+import threading
 import warnings
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
 
 from vislex.errors import ImageError
 
@@ -103,7 +104,7 @@ def decode_image(
     if len(data) > max_bytes:
         raise ImageError(f"'{name}' has more than {max_bytes:,} bytes, the most that is read; resize it first")
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), _Strict():
             warnings.simplefilter("ignore")  # Pillow's own bomb warning: the caps below decide
             with Image.open(io.BytesIO(data), formats=_formats()) as image:
                 _check_size(image, name, max_pixels, max_frames)
@@ -263,3 +264,23 @@ def _is_image(file: Path, root: Path) -> bool:
 def _natural(path: Path) -> list[tuple[int, int, str]]:
     pieces = re.split(r"(\d+)", str(path).lower())
     return [(0, int(piece), "") if piece.isdigit() else (1, 0, piece) for piece in pieces]
+
+
+class _Strict:
+    """Has Pillow refuse truncated files, also where another library has allowed them for the whole process."""
+
+    _lock = threading.Lock()
+    _readers: ClassVar[int] = 0
+    _allowed: ClassVar[bool] = False
+
+    def __enter__(self) -> None:
+        with self._lock:
+            if not _Strict._readers:
+                _Strict._allowed, ImageFile.LOAD_TRUNCATED_IMAGES = ImageFile.LOAD_TRUNCATED_IMAGES, False
+            _Strict._readers += 1
+
+    def __exit__(self, *error: object) -> None:
+        with self._lock:
+            _Strict._readers -= 1
+            if not _Strict._readers:
+                ImageFile.LOAD_TRUNCATED_IMAGES = _Strict._allowed

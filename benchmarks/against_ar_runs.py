@@ -203,7 +203,8 @@ class StyleRuns:
         return self.config.caption(decoder, seed=seed, lr=lr, style=self.style, **changes)
 
     @functools.cached_property
-    def _codec(self) -> Path:
+    def codec(self) -> Path:
+        """Folder of LaDiC's codec, which is trained if none is given."""
         if self.config.codec is not None:
             return self.config.codec
         config = self.config.codec_config(self.style)
@@ -214,18 +215,19 @@ class StyleRuns:
     def _arm_config(self, arm: Contender, seed: int, lr: float) -> CaptionConfig:
         options = {**arm.options, "intermediate_size": self.sizes[arm.name].intermediate_size}
         if arm.is_ladic:
-            options["codec"] = str(self._codec)
+            options["codec"] = str(self.codec)
         changes: dict[str, Any] = {"steps": self._steps(arm)}
         if arm.is_student:
             changes |= {
-                "distill_from": str(self._teacher),
+                "distill_from": str(self.teacher),
                 "distill_options": TEACHER_OPTIONS,
                 "distill_share": self.config.distill_share,
             }
         return self._config(arm.decoder, seed, lr, decoder_options=options, **changes)
 
     @functools.cached_property
-    def _teacher(self) -> Path:
+    def teacher(self) -> Path:
+        """Folder of the students' teacher: the first seed, the best learning rate."""
         return Path(best_of_each_seed(self._trainings(CONTENDERS[TEACHER]))[0]["folder"])
 
     def _trainings(self, arm: Contender) -> list[dict[str, Any]]:

@@ -28,7 +28,7 @@ from vislex.data.openmoji.manifest import nouns
 from vislex.data.openmoji.scenes import Scene
 from vislex.errors import DataError
 
-__all__ = ["ID", "PARTS", "Reading", "parse_caption", "scene_counts", "score_scenes"]
+__all__ = ["ID", "PARTS", "Reading", "named_concepts", "parse_caption", "scene_counts", "score_scenes"]
 
 ID = "scene-f1@1"
 PARTS = ("objects", "counts", "sizes", "positions", "relations", "background")
@@ -144,6 +144,12 @@ def parse_caption(caption: str, concepts: Iterable[str] = ()) -> Reading:
     for mention in mentions:
         statements.update(dict.fromkeys(_of_mention(mention)))
     return Reading(tuple(statements))
+
+
+def named_concepts(caption: str, concepts: Iterable[str] = ()) -> list[str]:
+    """The objects that a caption names, in order and as often as it does; see ``parse_caption``."""
+    tokens = _tokens(caption, frozenset(concepts) - set(nouns("default")))
+    return [value for kind, value in tokens if kind == "concept"]
 
 
 def _of_mention(mention: _Mention) -> list[Statement]:

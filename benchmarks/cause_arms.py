@@ -1,0 +1,112 @@
+"""What may hold LaDiC back, one change of a training each, and how their captions go wrong."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+
+from vislex.metrics.scene import named_concepts
+from vislex.metrics.statistics import paired_bootstrap, verdict
+
+__all__ = ["BASE", "CAUSE_ARMS", "CauseArm", "compare_with_base", "object_errors"]
+
+BASE = "ladic distilled"
+
+
+@dataclass(frozen=True)
+class CauseArm:
+    """One training.
+
+    Attributes:
+        name: Of its rows.
+        options: Of the decoder, above those of the base.
+        images: Times the training images of the base; the further ones have captions of the teacher only.
+        share: Of the training captions that are the teacher's; 0 has no teacher.
+        decoder: Name of its decoder.
+    """
+
+    name: str
+    options: Mapping[str, Any] = field(default_factory=dict)
+    images: int = 1
+    share: float = 1.0
+    decoder: Literal["ladic", "cross_attention"] = "ladic"
+
+
+CAUSE_ARMS = {
+    arm.name: arm
+    for arm in (
+        CauseArm(BASE),
+        CauseArm("from references", share=0.0),
+        CauseArm("from both", share=0.5),
+        CauseArm("three times the images", images=3),
+        CauseArm("dropout of 0.1", {"dropout": 0.1}),
+        CauseArm("four times a caption", {"draws_per_caption": 4}),
+        CauseArm("more words shown clean", {"keep_words": 0.75}),
+        CauseArm("no word shown clean", {"keep_words": 0.0}),
+        CauseArm("without self-conditioning", {"self_conditioning": "none"}),
+        CauseArm("without the mixture of words", {"preconditioning": "linear"}),
+        CauseArm("without neighbours", {"neighbours": False}),
+        CauseArm("an autoregressive student", decoder="cross_attention"),
+    )
+}
+
+
+def object_errors(
+    captions: Mapping[str, str], factors: Mapping[str, Mapping[str, Any]]
+) -> dict[str, dict[str, float | int]]:
+    """How captions name the objects of their images, by the number of different objects ("1", "2", ...) and in "all".
+
+    Args:
+        captions: Image id -> caption.
+        factors: Image id -> factor record.
+
+    Returns:
+        Of each group: "n" images; "precision", the share of the named objects that are there; "recall", the share of
+        those there that are named; "repeats", the share of captions that name an object twice and leave another out.
+    """
+    groups: dict[str, list[tuple[int, int, int, bool]]] = {}
+    everything = {item["concept"] for record in factors.values() for item in record["objects"]}
+    for name, caption in captions.items():
+        there = {item["concept"] for item in factors[name]["objects"]}
+        mentions = named_concepts(caption, everything)
+        said = set(mentions)
+        repeats = len(mentions) > len(said) and bool(there - said)
+        entry = (len(said & there), len(said), len(there), repeats)
+        for group in ("all", str(len(there))):
+            groups.setdefault(group, []).append(entry)
+    found: dict[str, dict[str, float | int]] = {}
+    for group, entries in sorted(groups.items()):
+        right, said_number, there_number, repeated = np.array(entries).sum(0)
+        found[group] = {
+            "n": len(entries),
+            "precision": float(right / max(said_number, 1)),
+            "recall": float(right / there_number),
+            "repeats": float(repeated / len(entries)),
+        }
+    return found
+
+
+def compare_with_base(scores: Mapping[str, Mapping[int, Sequence[float]]]) -> list[dict[str, Any]]:
+    """Every arm against the base, paired over images and common seeds.
+
+    Args:
+        scores: CIDEr-D of each image, by arm and seed.
+
+    Returns:
+        For each other arm: "arm", mean "CIDEr-D" of both, "difference", "low", "high", and the "verdict" on "the change
+        helps".
+    """
+    found = []
+    for arm, own in scores.items():
+        seeds = sorted(set(own) & set(scores.get(BASE, {})))
+        if arm == BASE or not seeds:
+            continue
+        a, b = (np.array([side[seed] for seed in seeds]) for side in (own, scores[BASE]))
+        interval = paired_bootstrap(a, b)
+        values = {"arm": arm, "CIDEr-D": [float(a.mean()), float(b.mean())], "difference": interval.difference}
+        values |= {"low": interval.low, "high": interval.high, "n": interval.n, "seeds": interval.n_seeds}
+        found.append({**values, "verdict": verdict(interval)})
+    return found

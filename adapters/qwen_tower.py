@@ -62,8 +62,7 @@ class QwenTower(Tower):
         super().__init__(config, encoder)
         if config.out_hidden_size is not None:
             self.merger = create_merger(config)
-        if config.merger == "qwen3_vl":
-            self.deepstack_merger_list = nn.ModuleList()  # a part of that host, and empty
+        self.deepstack_merger_list = nn.ModuleList()  # a part of Qwen3-VL, and empty
         self.post_init()
 
     @property

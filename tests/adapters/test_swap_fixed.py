@@ -207,6 +207,7 @@ def test_a_host_from_a_folder_is_saved_under_names_that_open(
     result = vislex.swap_encoder(*load_host(tmp_path / "host"), tiny_hosts.ENCODERS[encoder]())
     inputs = prepare(result, picture())
     logits = result.model(**inputs).logits
+    assert result.model.config.model_type == (host if host == "llava" else f"vislex_{host}")
     result.save_pretrained(tmp_path / "out")
     again = AutoModelForImageTextToText.from_pretrained(tmp_path / "out").eval()
     assert torch.equal(again(**inputs).logits, logits)

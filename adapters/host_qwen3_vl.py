@@ -33,6 +33,10 @@ class SwappedQwen3VL(Qwen3VLForConditionalGeneration):
 class Qwen3VL(QwenHost):
     """Qwen3-VL: any number of tokens, its own merger, no DeepStack."""
 
+    parts: ClassVar = {
+        **QwenHost.parts,
+        "connector": ("model.visual.merger", "model.visual.deepstack_merger_list"),
+    }
     merger = "qwen3_vl"
     swapped_class: ClassVar[type[PreTrainedModel] | None] = SwappedQwen3VL
 

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from transformers import BatchFeature, PreTrainedConfig, SiglipImageProcessor
+from transformers.modeling_outputs import BaseModelOutputWithPooling
 from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import Qwen2_5_VLPatchMerger
 from transformers.models.qwen2_vl.modeling_qwen2_vl import PatchMerger
 from transformers.models.qwen3_vl.modeling_qwen3_vl import (
@@ -61,6 +62,7 @@ class QwenTower(Tower):
         super().__init__(config, encoder)
         if config.out_hidden_size is not None:
             self.merger = create_merger(config)
+        self.deepstack_merger_list = nn.ModuleList()  # a part of Qwen3-VL, and empty
         self.post_init()
 
     @property
@@ -70,7 +72,7 @@ class QwenTower(Tower):
 
     def forward(  # type: ignore[override]
         self, hidden_states: Tensor, grid_thw: Tensor, **kwargs: Any
-    ) -> BaseModelOutputWithDeepstackFeatures:
+    ) -> BaseModelOutputWithPooling:
         """Encodes images.
 
         Args:
@@ -80,7 +82,7 @@ class QwenTower(Tower):
 
         Returns:
             ``last_hidden_state`` float[B, N, D], the encoder's tokens; ``pooler_output`` float[B * M, width], what the
-            language model sees; no DeepStack features.
+            language model sees; ``deepstack_features``, which are zeros, for Qwen3-VL.
 
         Raises:
             SpecError: If these are no images of ``GridImageProcessor``, such as frames of a video.
@@ -98,8 +100,11 @@ class QwenTower(Tower):
         merge = self.config.spatial_merge_size
         cells = tokens.unflatten(1, (height // merge, merge, width // merge, merge))
         grouped = cells.transpose(2, 3).flatten(0, 4)  # [B * N, D], neighbours one after the other
-        return BaseModelOutputWithDeepstackFeatures(
-            last_hidden_state=tokens, pooler_output=self.merger(grouped), deepstack_features=[]
+        merged = self.merger(grouped)
+        if self.config.merger != "qwen3_vl":
+            return BaseModelOutputWithPooling(last_hidden_state=tokens, pooler_output=merged)
+        return BaseModelOutputWithDeepstackFeatures(  # zeros to add: beam search takes no empty list
+            last_hidden_state=tokens, pooler_output=merged, deepstack_features=[torch.zeros_like(merged)]
         )
 
 
@@ -133,7 +138,7 @@ class QwenHost(HostFamily):
 
     parts = {  # noqa: RUF012
         "encoder": ("model.visual",),
-        "connector": ("model.visual.merger", "model.visual.deepstack_merger_list"),
+        "connector": ("model.visual.merger",),
         "llm": ("model.language_model", "lm_head"),
     }
     tower_class = QwenTower

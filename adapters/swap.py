@@ -120,6 +120,7 @@ def _configure(family: HostFamily, config: PreTrainedConfig, plan: TowerPlan) ->
         config.vision_config = plan.config
         if family.swapped_class is not None:
             config.__class__ = family.swapped_class.config_class
+            vars(config).pop("model_type", None)  # a config that was read from JSON holds the old one itself
 
 
 def _processor(family: HostFamily, processor: Any, config: PreTrainedConfig, plan: TowerPlan) -> Any:

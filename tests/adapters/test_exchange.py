@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -84,8 +86,9 @@ def loud(model: PreTrainedModel) -> PreTrainedModel:
 
 @pytest.fixture(scope="module")
 def paligemma(tmp_path_factory: pytest.TempPathFactory) -> Save:
-    """Saves a tiny PaliGemma of one language model; weights as they come from a hub."""
+    """Saves a tiny PaliGemma of one language model, as it comes from a hub."""
 
+    @functools.cache
     def save(language_model: str = "gemma2", **text: Any) -> Path:
         processor = PaliGemmaProcessor(
             SiglipImageProcessor(size={"height": 12, "width": 12}, image_seq_length=4, image_mean=HALF, image_std=HALF),
@@ -179,7 +182,7 @@ def agree(host_folder: Path, model: VisionLanguageModel, texts: list[str], **opt
     )
 
 
-@pytest.mark.parametrize("language_model", ["gemma", "gemma2"])
+@pytest.mark.parametrize("language_model", ["gemma2", pytest.param("gemma", marks=pytest.mark.slow)])
 def test_a_paligemma_comes_and_goes_back(paligemma: Save, tmp_path: Path, language_model: str) -> None:
     folder = paligemma(language_model)
     model = reopened(folder, tmp_path / "vlm")
@@ -277,9 +280,9 @@ def test_hosts_without_counterpart_are_refused_with_the_reason(llava: Save, pali
     ):
         with pytest.raises(CheckpointError, match=reason):
             import_from_host(llava(**changes))
-    folder = paligemma("gemma")
     with pytest.raises(CheckpointError, match="is a 'paligemma', not llava; nothing was imported"):
-        import_from_host(folder, "llava")
+        import_from_host(paligemma(), "llava")
+    folder = shutil.copytree(paligemma(), tmp_path / "copy")
     processor = AutoProcessor.from_pretrained(folder)
     processor.image_processor.image_seq_length = 9
     processor.image_processor.save_pretrained(folder)
@@ -339,21 +342,25 @@ def test_a_model_made_here_becomes_a_llava(
         torch.testing.assert_close(host(**given).logits, model(**own).logits, rtol=0, atol=1e-5)
 
 
+@pytest.mark.parametrize("family", ["llava", pytest.param("paligemma", marks=pytest.mark.slow)])
 def test_the_command_line_imports_and_exports(
-    paligemma: Save, llava: Save, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    request: pytest.FixtureRequest, family: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    for folder, family in ((paligemma("gemma"), "paligemma"), (llava(), "llava")):
-        out = tmp_path / family
-        assert main(["import", family, str(folder), "--out", str(out), "--json"]) == 0
-        report = json.loads(capsys.readouterr().out)
-        assert [part["part"] for part in report["parts"]] == ["encoder", "connector", "llm"]
-        assert report["next"] == f"vislex ask IMAGE QUESTION --model {out}"
-        assert main(["export", str(out), "--to", "host", "--json"]) == 0
-        assert json.loads(capsys.readouterr().out) == {
-            "from": str(out), "to": "host", "family": family, "out": f"{out}-host"
-        }  # fmt: skip
-        assert f"{family}" in (tmp_path / f"{family}-host" / "config.json").read_text()
-        assert main(["import", family, str(folder), "--out", str(out)]) == 2
-        assert "is there already; give a new folder" in capsys.readouterr().err
-    assert main(["import", "llava", str(tmp_path / "paligemma"), "--out", str(tmp_path / "x")]) == 2
-    assert "is a 'vislex_vlm', not llava" in capsys.readouterr().err
+    folder, out = request.getfixturevalue(family)(), tmp_path / family
+    assert main(["import", family, str(folder), "--out", str(out), "--json"]) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert [part["part"] for part in report["parts"]] == ["encoder", "connector", "llm"]
+    assert report["next"] == f"vislex ask IMAGE QUESTION --model {out}"
+    assert main(["export", str(out), "--to", "host", "--json"]) == 0
+    said = {"from": str(out), "to": "host", "family": family, "out": f"{out}-host"}
+    assert json.loads(capsys.readouterr().out) == said
+    assert json.loads(Path(f"{out}-host", "config.json").read_text())["model_type"] == family
+    assert main(["import", family, str(folder), "--out", str(out)]) == 2
+    assert "is there already; give a new folder" in capsys.readouterr().err
+    assert main(["import", family, str(out), "--out", str(tmp_path / "x")]) == 2
+    assert f"is a 'vislex_vlm', not {family}" in capsys.readouterr().err
+    assert main(["import", family, str(folder), "--out", str(tmp_path / "x"), "--dtype", "int8"]) == 2
+    assert "--dtype 'int8' is none of float32, bfloat16" in capsys.readouterr().err
+    assert main(["import", family, str(folder), "--out", str(tmp_path / "half"), "--dtype", "bfloat16", "--json"]) == 0
+    half = VisionLanguageModel.from_pretrained(tmp_path / "half", dtype="auto")
+    assert {parameter.dtype for parameter in half.parameters()} == {torch.bfloat16}

@@ -140,7 +140,6 @@ def run(config: SiglipPretrainConfig) -> Path:
         ``run.json``.
     """
     output = start_run("siglip_pretrain", config)
-    set_seed(config.seed)
     if not config.stream and config.data != "openmoji":
         raise ConfigError(f"siglip_pretrain trains on openmoji, or streams: give stream=true with data={config.data}")
     stream = load_stream(config)
@@ -156,6 +155,7 @@ def run(config: SiglipPretrainConfig) -> Path:
         references = _column(train[0], "captions")
         images = cached_images(train, config.image_size, **cached)
 
+    set_seed(config.seed)  # here: rendering draws random numbers too, unless the images are cached
     model, tokenizer = _model(config, references)
     length = tokenizer.model_max_length
     whole = None if stream is not None else CaptionBank(references, tokenizer, max_length=length)

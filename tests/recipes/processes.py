@@ -31,7 +31,7 @@ from vislex.training.draws import Draws
 from vislex.training.ema import EMACallback
 from vislex.training.parts import PartSettings, merge_lora
 from vislex.training.settings import TrainingSettings, samples_a_step
-from vislex.training.sharding import gathered, skeleton, take_whole, tell_layers, whole, whole_weights
+from vislex.training.sharding import gathered, prepare_to_shard, skeleton, take_whole, whole, whole_weights
 from vislex.training.trainer import PartTrainer, label_tokens
 
 RANK = int(os.environ.get("RANK", "0"))
@@ -134,6 +134,8 @@ def sharded(folder: Path, runs: ModuleType, name: str) -> None:
     """Shards a recipe's model with accelerate's own function, and compares a step with that of one process."""
     recipe, config = runs.prepared(name, folder / f"rank-{RANK}" / name.replace(", ", "-"), starts=folder)
     trainer = captured(lambda: recipe.run(config))
+    bare = skeleton(trainer.model, [trainer.model.t2i] if hasattr(trainer.model, "_t2i") else [])
+    prepare_to_shard(trainer.model, torch.device("cpu"))
     model, loss_of = trainer.model.train(), trainer._loss or (lambda called, batch: called(**batch).loss)
     halves = [trainer.train_dataset.__getitems__(range(4 * rank, 4 * rank + 4)) for rank in (0, 1)]
 
@@ -148,10 +150,8 @@ def sharded(folder: Path, runs: ModuleType, name: str) -> None:
     assert expected
     model.zero_grad()
     before = {name: value.clone() for name, value in model.state_dict().items()}
-    bare = skeleton(model, [model.t2i] if hasattr(model, "_t2i") else [])
     average = EMACallback(model, 0.5)
 
-    tell_layers(model)
     plugin = FullyShardedDataParallelPlugin()
     accelerator = SimpleNamespace(
         state=SimpleNamespace(fsdp_plugin=plugin), mixed_precision="no", is_main_process=RANK == 0

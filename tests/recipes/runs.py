@@ -1,6 +1,7 @@
 """Small runs of every recipe, which several tests and the processes that they start share.
 
-``python tests/recipes/runs.py`` writes tests/golden/losses.json anew, after a change that is meant to change them.
+``python tests/recipes/runs.py [NAME ...]`` writes the losses of all runs, or of these, into tests/golden/losses.json
+anew, after a change that is meant to change them.
 """
 
 from __future__ import annotations
@@ -8,8 +9,10 @@ from __future__ import annotations
 import importlib.util
 import io
 import json
+import sys
 import tarfile
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -216,20 +219,20 @@ def _ladic(folder: Path, text_model: Path) -> None:
     ).save_pretrained(folder)  # fmt: skip
 
 
-def main() -> None:
-    """Writes the losses of every run."""
-    losses = {}
+def main(names: Sequence[str]) -> None:
+    """Writes the losses of these runs, or of all."""
+    golden = Path(__file__).parents[1] / "golden" / "losses.json"
+    losses = json.loads(golden.read_text(encoding="utf-8")) if names else {}
     with tempfile.TemporaryDirectory() as folder:
-        for number, name in enumerate(RUNS):
+        for number, name in enumerate(names or RUNS):
             output = Path(folder) / f"run-{number}"
             recipe, config = prepared(name, output)
             recipe.run(config)
             entries = [json.loads(line) for line in (output / "training.jsonl").read_text().splitlines()]
             losses[name] = [entry["loss"] for entry in entries if "loss" in entry]
-    golden = Path(__file__).parents[1] / "golden" / "losses.json"
-    lines = (f" {json.dumps(name)}: {json.dumps([round(loss, 6) for loss in own])}" for name, own in losses.items())
+    lines = (f" {json.dumps(name)}: {json.dumps([round(loss, 6) for loss in losses[name]])}" for name in RUNS)
     golden.write_text("{\n" + ",\n".join(lines) + "\n}\n", encoding="utf-8")
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1:])

@@ -131,6 +131,10 @@ def test_layers_are_the_outermost_repeated_blocks() -> None:
             super().__init__()
             self.inner = nn.ModuleList([Inner(), Inner()])
 
+    class Opened(Block):
+        called_in_parts = True
+
+    assert layer_classes(nn.ModuleDict({"layers": nn.ModuleList([Opened(), Opened()])})) == set()
     model = nn.ModuleDict({"layers": nn.ModuleList([Block(), Block()]), "heads": nn.ModuleList([nn.Linear(2, 2)])})
     assert layer_classes(model) == {"Block"}
 

@@ -235,6 +235,8 @@ class Denoiser(nn.Module):
 class _Layer(GradientCheckpointingLayer):
     """Self-attention, cross-attention and MLP; each adds to the residual stream."""
 
+    called_in_parts = True  # the keys and values of its cross-attention are computed beforehand
+
     def __init__(
         self,
         hidden_size: int,

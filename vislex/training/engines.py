@@ -82,7 +82,10 @@ def check_engine(asked: Engine, found: DistributedType) -> None:
 
 
 def layer_classes(model: nn.Module) -> set[str]:
-    """Names of the classes of the repeated blocks, outermost ones: what FSDP gathers and frees one after the other."""
+    """Names of the classes of the repeated blocks, outermost ones: what FSDP gathers and frees one after the other.
+
+    A class with ``called_in_parts = True``, of whose blocks more than ``forward`` is called, is left out.
+    """
     found: set[str] = set()
     inside: set[str] = set()
     for name, module in model.named_modules():
@@ -93,7 +96,10 @@ def layer_classes(model: nn.Module) -> set[str]:
         if not is_list or any(name.startswith(f"{outer}.") for outer in inside):
             continue
         kinds = {type(block) for block in blocks if any(True for _ in block.parameters())}
-        if kinds and not any(kind.__module__.startswith("torch.") for kind in kinds):
+        is_apart = any(
+            kind.__module__.startswith("torch.") or getattr(kind, "called_in_parts", False) for kind in kinds
+        )
+        if kinds and not is_apart:
             inside.add(name)
             found |= {kind.__name__ for kind in kinds}
     return found

@@ -6,23 +6,46 @@ import copy
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
+import torch
+from accelerate.utils import broadcast
 from torch import Tensor, nn
 from torch.distributed.fsdp import FSDPModule
 from torch.distributed.tensor import DTensor, distribute_tensor
 
 from vislex.training.engines import layer_classes
 
-__all__ = ["gathered", "local", "shard_like", "skeleton", "take_whole", "tell_layers", "whole", "whole_weights"]
+__all__ = ["gathered", "local", "prepare_to_shard", "shard_like", "skeleton", "take_whole", "whole", "whole_weights"]
 
 
-def tell_layers(model: nn.Module) -> None:
-    """Tells accelerate what FSDP gathers one after the other, by the names that it asks for."""
+@torch.no_grad()
+def prepare_to_shard(model: nn.Module, device: torch.device) -> None:
+    """Makes ready for ``accelerate`` what FSDP2 asks of a model.
+
+    The layers are named that are gathered one after the other. Every process gets the parameters of the first one, as
+    FSDP2 takes from each what it has.
+
+    Args:
+        model: Changed in place.
+        device: Where the processes talk to each other.
+    """
     model._no_split_modules = layer_classes(model)  # type: ignore[assignment]
     for name in ("get_input_embeddings", "get_output_embeddings"):
-        try:
-            getattr(model, name)()
-        except (AttributeError, NotImplementedError):  # a model without words
+        if not _shards_alone(model, name):
             setattr(model, name, lambda: None)
+    for parameter in model.parameters():
+        parameter.data = broadcast(parameter.data.contiguous().to(device)).to(parameter.device)
+
+
+def _shards_alone(model: nn.Module, name: str) -> bool:
+    """Whether embeddings, which accelerate shards apart, are there, and tied to nothing but the head."""
+    try:
+        found = getattr(model, name)()
+        head = model.get_output_embeddings()
+    except (AttributeError, NotImplementedError):
+        return False
+    weight = getattr(found, "weight", None)
+    owners = [module for module in model.modules() if getattr(module, "weight", None) is weight]
+    return weight is not None and all(module is found or module is head for module in owners)
 
 
 def whole(tensor: Tensor) -> Tensor:

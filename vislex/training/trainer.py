@@ -43,7 +43,7 @@ from vislex.training.meter import Meter, MeterCallback, batch_counts, image_toke
 from vislex.training.parts import PartSettings, merge_lora, parts_table, prepare_parts
 from vislex.training.recompute import checkpoint_activations
 from vislex.training.settings import TrainingSettings, training_arguments, uses_bf16
-from vislex.training.sharding import gathered, skeleton, take_whole, tell_layers, whole_weights
+from vislex.training.sharding import gathered, prepare_to_shard, skeleton, take_whole, whole_weights
 
 __all__ = ["PartTrainer", "bf16_call", "label_tokens", "plain_attention"]
 
@@ -113,8 +113,6 @@ class PartTrainer(Trainer):
         self._bare = skeleton(model, attached) if self.engine.shards else None
         if settings.activation_checkpointing:
             checkpoint_activations(model, attached)
-        if self.engine is Engine.FSDP:
-            tell_layers(model)
         if optimizer == "adafactor":
             args.optim = type(args.optim)("adafactor")
         if validate is None:
@@ -124,6 +122,8 @@ class PartTrainer(Trainer):
             model=model, args=args, train_dataset=draws, eval_dataset=draws, data_collator=identity_collate
         )
         check_engine(self.engine, self.accelerator.distributed_type)
+        if self.engine is Engine.FSDP:
+            prepare_to_shard(model, args.device)
         if not knew_use_cache:  # Trainer sets it on every config; a checkpoint must not carry unknown keys
             vars(model.config).pop("use_cache", None)
         self.model_accepts_loss_kwargs = False  # the decoders take the mean over a batch themselves

@@ -8,6 +8,7 @@ pads are attended, as in the released models: the text tower pools the last posi
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -34,9 +35,10 @@ from vislex.training.parts import PartSettings
 from vislex.training.recipe import Recipe
 from vislex.training.records import finish_run, model_card, start_run
 from vislex.training.settings import TrainingSettings, total_draws
+from vislex.training.sketch import Sketch
 from vislex.training.trainer import PartTrainer
 
-__all__ = ["RECIPE", "SiglipPretrainConfig", "TowerSettings", "build_model", "run", "sigmoid_loss"]
+__all__ = ["RECIPE", "SiglipPretrainConfig", "TowerSettings", "build_model", "run", "sigmoid_loss", "sketch"]
 
 
 class TowerSettings(Config):
@@ -149,8 +151,7 @@ def run(config: SiglipPretrainConfig) -> Path:
 
     model, tokenizer = _model(config, references)
     bank = CaptionBank(references, tokenizer, max_length=tokenizer.model_max_length)
-    if config.device in ("auto", "cpu") and not torch.cuda.is_available():
-        model.set_attn_implementation("eager")  # the fastest backward for 64 tokens; not saved
+    _choose_attention(model, config)
 
     def fetch(rows: np.ndarray, positions: np.ndarray) -> dict[str, Any]:
         generators = [generator(config.seed, int(position)) for position in positions]
@@ -163,17 +164,13 @@ def run(config: SiglipPretrainConfig) -> Path:
             "text_ids": torch.from_numpy(bank.text_ids[chosen]),
         }
 
-    def loss(model: nn.Module, batch: dict[str, Any]) -> Tensor:
-        text_ids = batch.pop("text_ids")
-        return sigmoid_loss(model(**batch).logits_per_text, text_ids)
-
     trainer = PartTrainer(
         model,
         config,
         parts=_parts(config),
         draws=Draws(len(images), total_draws(config), seed=config.seed, fetch=fetch),
         output_dir=output,
-        loss=loss,
+        loss=_loss,
         validate=lambda model: zero_shot_retrieval(model, tokenizer, val_images, val_captions),
         title="siglip_pretrain",
     )
@@ -182,6 +179,17 @@ def run(config: SiglipPretrainConfig) -> Path:
         _save(model, tokenizer, config, output, figures)
         finish_run("siglip_pretrain", config, output, figures, trainer.plan, suite=openmoji.provenance())
     return output
+
+
+def _choose_attention(model: SiglipModel, config: SiglipPretrainConfig) -> None:
+    """The fastest backward for 64 tokens; not saved."""
+    if config.device in ("auto", "cpu") and not torch.cuda.is_available():
+        model.set_attn_implementation("eager")
+
+
+def _loss(model: Any, batch: dict[str, Any]) -> Tensor:
+    text_ids = batch.pop("text_ids")
+    return sigmoid_loss(model(**batch).logits_per_text, text_ids)
 
 
 @torch.no_grad()
@@ -284,4 +292,25 @@ def _save(
     (output / "README.md").write_text(card, encoding="utf-8")
 
 
-RECIPE = Recipe(SiglipPretrainConfig, run)
+def sketch(config: SiglipPretrainConfig) -> Iterator[Sketch]:
+    """What ``run`` would train; see ``Recipe``."""
+    if config.start_from is not None:
+        check_folder(config.start_from)
+        model = SiglipModel(SiglipConfig.from_pretrained(config.start_from)).float()
+        tokenizer = load_tokenizer(config.start_from)
+    else:
+        references = _column(_suite(config, "train", config.train_size, config.image_size), "captions")
+        model, tokenizer = _model(config, references)
+    _choose_attention(model, config)
+
+    def batch(samples: int, typical: bool) -> dict[str, Any]:
+        return {
+            "pixel_values": torch.rand(samples, 3, config.image_size, config.image_size),
+            "input_ids": torch.full((samples, tokenizer.model_max_length), len(tokenizer) // 2),
+            "text_ids": torch.arange(samples),
+        }
+
+    yield Sketch(config, model, _parts(config), batch, loss=_loss)
+
+
+RECIPE = Recipe(SiglipPretrainConfig, run, sketch)

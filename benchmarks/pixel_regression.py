@@ -129,7 +129,7 @@ def run(config: ViLexPretrainConfig) -> Path:
     if trainer.is_world_process_zero():
         model.encoder.save_pretrained(output)
         suite = describe_source(config.data).provenance
-        finish_run("pixel_regression", config, output, figures, trainer.plan, suite=suite)
+        finish_run("pixel_regression", config, output, figures, trainer, suite=suite)
     return output
 
 

@@ -27,6 +27,7 @@ from vislex.decoders.ladic.decoder import LadicDecoder
 from vislex.encoders.base import VisionEncoder
 from vislex.encoders.factory import create_encoder
 from vislex.errors import ConfigError
+from vislex.processing import create_image_processor
 from vislex.recipes.caption_data import (
     CaptionData,
     Validation,
@@ -35,7 +36,14 @@ from vislex.recipes.caption_data import (
     save_captioner,
 )
 from vislex.recipes.components import attached_text_encoder, outline_codec, tokenizer_or_stand_in
-from vislex.recipes.source import PlannedCaptions, captions_if_here, column, load_splits
+from vislex.recipes.source import (
+    PlannedCaptions,
+    captions_if_here,
+    column,
+    load_splits,
+    load_stream,
+    load_validation,
+)
 from vislex.text import load_tokenizer, prune_tokenizer, special_tokens
 from vislex.training.captions import CaptionBank, generator
 from vislex.training.distill import caption_all
@@ -44,7 +52,8 @@ from vislex.training.fill_in_middle import FillInMiddle
 from vislex.training.parts import PartSettings
 from vislex.training.recipe import Recipe
 from vislex.training.records import start_run
-from vislex.training.settings import total_draws, uses_bf16
+from vislex.training.settings import samples_a_step, total_draws, uses_bf16
+from vislex.training.shards import ShardedPairs
 from vislex.training.sketch import Sketch, caption_shapes, vision_shapes
 from vislex.training.trainer import PartTrainer
 
@@ -130,6 +139,8 @@ def prepare(config: CaptionConfig, output: Path) -> tuple[Captioner, PartTrainer
     """
     encoder = _encoder(config)
     set_seed(config.seed)  # after the encoder: decoders of equal sizes start from equal weights, whatever it is
+    if (stream := load_stream(config)) is not None:
+        return _prepare_streamed(config, encoder, stream, output)
     train, val = load_splits(config)
     references = column(train, "captions")
     tokenizer = load_tokenizer(config.tokenizer)
@@ -170,10 +181,53 @@ def prepare(config: CaptionConfig, output: Path) -> tuple[Captioner, PartTrainer
             seed=config.seed,
             fetch=fetch,
             lengths=lambda rows, positions: bank.lengths[pick(rows, positions)],
-            batch_size=config.batch_size,
+            batch_size=samples_a_step(config),
         ),
         output_dir=output,
         validate=Validation(config, val, val_inputs, tokenizer, decoder.config.max_length),
+        title=f"{config.encoder} + {config.decoder}",
+    )
+    return captioner, trainer
+
+
+def _prepare_streamed(
+    config: CaptionConfig, encoder: VisionEncoder, stream: ShardedPairs, output: Path
+) -> tuple[Captioner, PartTrainer]:
+    """The same over a stream: images and captions are read, decoded and tokenized as they come.
+
+    Raises:
+        ConfigError: If an option needs all captions beforehand.
+    """
+    for name in ("prune_vocabulary", "distill_from"):
+        if getattr(config, name):
+            raise ConfigError(f"{name} needs all captions beforehand, which a stream does not give; switch it off")
+    tokenizer = load_tokenizer(config.tokenizer)
+    options = {"max_length": config.max_length, **config.decoder_options}
+    decoder = create_decoder(config.decoder, encoder.spec, tokenizer, **options)
+    blanks = _fill_in_middle(config, decoder, tokenizer)
+    captioner = Captioner.from_parts(encoder=encoder, decoder=decoder, tokenizer=tokenizer)
+    processor = create_image_processor(encoder.spec)
+    val = load_validation(config)
+    frozen = config.parts.encoder.mode == "frozen"
+
+    def fetch(rows: np.ndarray, positions: np.ndarray) -> dict[str, Any]:
+        images, captions = stream.read(rows)
+        bank = CaptionBank(captions, tokenizer, max_length=decoder.config.max_length)
+        generators = (generator(config.seed, int(position)) for position in positions)
+        batch = bank.batch(bank.pick(np.arange(len(rows)), generators))
+        if blanks is not None:
+            batch = blanks(batch, [generator(config.seed, int(position), "blanks") for position in positions])
+        return {**processor(images, return_tensors="pt"), **batch}
+
+    trainer = PartTrainer(
+        captioner,
+        config,
+        parts={"encoder": config.parts.encoder, "decoder": config.parts.decoder, **config.parts.others},
+        draws=Draws(len(stream), total_draws(config), seed=config.seed, fetch=fetch, order=stream.order(config.seed)),
+        output_dir=output,
+        validate=Validation(
+            config, val, image_inputs(config, captioner, val, frozen=frozen), tokenizer, decoder.config.max_length
+        ),
         title=f"{config.encoder} + {config.decoder}",
     )
     return captioner, trainer

@@ -165,7 +165,7 @@ def save_captioner(
         config,
         output,
         figures,
-        trainer.plan,
+        trainer,
         suite=facts.provenance,
         parameters=_parameters(captioner),
         **extra,

@@ -130,7 +130,7 @@ def run(config: LadicCodecConfig) -> Path:
         codec.to(torch.bfloat16).save_pretrained(output)
         (output / "README.md").write_text(_card(config, codec, accuracies), encoding="utf-8")
         figures |= {f"accuracy_{level:g}": accuracy for level, accuracy in accuracies.items()}
-        finish_run("ladic_codec", config, output, figures, trainer.plan, suite={"suite": config.data})
+        finish_run("ladic_codec", config, output, figures, trainer, suite={"suite": config.data})
     return output
 
 

@@ -33,7 +33,7 @@ from vislex.training.draws import Draws
 from vislex.training.parts import PartSettings
 from vislex.training.recipe import Recipe
 from vislex.training.records import start_run
-from vislex.training.settings import total_draws, uses_bf16
+from vislex.training.settings import samples_a_step, total_draws, uses_bf16
 from vislex.training.sketch import Sketch, caption_shapes, vision_shapes
 from vislex.training.trainer import PartTrainer
 
@@ -101,7 +101,7 @@ def run(config: LadicFewStepConfig) -> Path:
             seed=config.seed,
             fetch=lambda rows, positions: {**inputs(rows), **bank.batch(pick(rows, positions))},
             lengths=lambda rows, positions: bank.lengths[pick(rows, positions)],
-            batch_size=config.batch_size,
+            batch_size=samples_a_step(config),
         ),
         output_dir=output,
         loss=loss,

@@ -114,7 +114,7 @@ def run(config: LmPretrainConfig) -> Path:
             ),
         )
         (output / "README.md").write_text(card, encoding="utf-8")
-        finish_run("lm_pretrain", config, output, figures, trainer.plan, suite=openmoji.provenance())
+        finish_run("lm_pretrain", config, output, figures, trainer, suite=openmoji.provenance())
     return output
 
 

@@ -127,7 +127,7 @@ def run(config: MaskTokenizerSettings) -> Path:
     if trainer.is_world_process_zero():
         model.to(getattr(torch, config.save_dtype)).save_pretrained(output)
         (output / "README.md").write_text(_card(config, model, figures, facts.trained_on), encoding="utf-8")
-        finish_run("mask_tokenizer", config, output, figures, trainer.plan, suite=facts.provenance)
+        finish_run("mask_tokenizer", config, output, figures, trainer, suite=facts.provenance)
     return output
 
 

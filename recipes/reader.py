@@ -129,7 +129,7 @@ def run(config: ReaderRecipeConfig) -> Path:
         reader.to(torch.bfloat16).save_pretrained(output)
         reader.image_processor.save_pretrained(output)
         (output / "README.md").write_text(_card(config, reader, figures), encoding="utf-8")
-        finish_run("reader", config, output, figures, trainer.plan, suite=openmoji.provenance())
+        finish_run("reader", config, output, figures, trainer, suite=openmoji.provenance())
     return output
 
 

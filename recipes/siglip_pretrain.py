@@ -27,14 +27,15 @@ from vislex.data import openmoji
 from vislex.errors import ConfigError
 from vislex.hub import check_folder
 from vislex.metrics.retrieval import retrieval_recall
+from vislex.recipes.source import StreamSettings, load_stream
 from vislex.text import load_tokenizer, prune_tokenizer
 from vislex.training.captions import CaptionBank, generator
 from vislex.training.draws import Draws
-from vislex.training.images import cached_images, normalize_images, shift_images
+from vislex.training.images import cached_images, normalize_images, shift_images, squash
 from vislex.training.parts import PartSettings
 from vislex.training.recipe import Recipe
 from vislex.training.records import finish_run, model_card, start_run
-from vislex.training.settings import TrainingSettings, total_draws
+from vislex.training.settings import total_draws
 from vislex.training.sketch import Sketch
 from vislex.training.trainer import PartTrainer
 
@@ -51,10 +52,11 @@ class TowerSettings(Config):
     hidden_act: str = "gelu"  # exact GELU takes half the time of its tanh approximation on a CPU
 
 
-class SiglipPretrainConfig(TrainingSettings):
+class SiglipPretrainConfig(StreamSettings):
     """Configuration of ``siglip_pretrain``.
 
     Attributes:
+        data: "openmoji", or with stream=true "shards:FOLDER", whose captions keep all word pieces.
         render_sizes: Sides in pixels at which the scenes are drawn in turn; all are squashed to ``image_size``, so
             that the encoder knows how drawings look after a resize.
         max_shift: Largest random shift in pixels, in each direction.
@@ -141,25 +143,40 @@ def run(config: SiglipPretrainConfig) -> Path:
     """
     output = start_run("siglip_pretrain", config)
     set_seed(config.seed)
-    train = [_suite(config, "train", config.train_size, size) for size in config.render_sizes]
-    val = _suite(config, "val", config.val_size, config.image_size)
-    references = _column(train[0], "captions")
-    cached = {"provenance": openmoji.provenance(), "workers": config.render_workers}
-    images = cached_images(train, config.image_size, **cached)
+    if not config.stream and config.data != "openmoji":
+        raise ConfigError(f"siglip_pretrain trains on openmoji, or streams: give stream=true with data={config.data}")
+    stream = load_stream(config)
+    facts = openmoji.provenance() if stream is None else stream.provenance
+    cached = {"provenance": facts, "workers": config.render_workers}
+    val = _suite(config, config.val_split, config.val_size, config.image_size)
     val_images = cached_images(val, config.image_size, **cached)
     val_captions = _column(val, "captions")
+    references: list[list[str]] = []
+    images = np.empty((0, config.image_size, config.image_size, 3), dtype=np.uint8)
+    if stream is None:
+        train = [_suite(config, config.train_split, config.train_size, size) for size in config.render_sizes]
+        references = _column(train[0], "captions")
+        images = cached_images(train, config.image_size, **cached)
 
     model, tokenizer = _model(config, references)
-    bank = CaptionBank(references, tokenizer, max_length=tokenizer.model_max_length)
+    length = tokenizer.model_max_length
+    whole = None if stream is not None else CaptionBank(references, tokenizer, max_length=length)
     _choose_attention(model, config)
 
     def fetch(rows: np.ndarray, positions: np.ndarray) -> dict[str, Any]:
         generators = [generator(config.seed, int(position)) for position in positions]
+        pixels, bank = images, whole
+        if stream is not None:
+            opened, captions = stream.read(rows)
+            pixels = np.stack([squash(image, config.image_size) for image in opened])
+            bank = CaptionBank(captions, tokenizer, max_length=length)
+            rows = np.arange(len(rows))
+        assert bank is not None
         chosen = bank.pick(rows, iter(generators))
         reach = config.max_shift
         offsets = np.array([g.integers(-reach, reach + 1, size=2) for g in generators])
         return {
-            "pixel_values": normalize_images(shift_images(images[rows], offsets)),
+            "pixel_values": normalize_images(shift_images(pixels[rows], offsets)),
             "input_ids": torch.from_numpy(bank.input_ids[chosen]),
             "text_ids": torch.from_numpy(bank.text_ids[chosen]),
         }
@@ -168,7 +185,13 @@ def run(config: SiglipPretrainConfig) -> Path:
         model,
         config,
         parts=_parts(config),
-        draws=Draws(len(images), total_draws(config), seed=config.seed, fetch=fetch),
+        draws=Draws(
+            len(images) if stream is None else len(stream),
+            total_draws(config),
+            seed=config.seed,
+            fetch=fetch,
+            order=None if stream is None else stream.order(config.seed),
+        ),
         output_dir=output,
         loss=_loss,
         validate=lambda model: zero_shot_retrieval(model, tokenizer, val_images, val_captions),
@@ -177,7 +200,7 @@ def run(config: SiglipPretrainConfig) -> Path:
     figures = trainer.fit()
     if trainer.is_world_process_zero():
         _save(model, tokenizer, config, output, figures)
-        finish_run("siglip_pretrain", config, output, figures, trainer.plan, suite=openmoji.provenance())
+        finish_run("siglip_pretrain", config, output, figures, trainer, suite=facts)
     return output
 
 
@@ -222,7 +245,9 @@ def zero_shot_retrieval(
 
 
 def _model(config: SiglipPretrainConfig, references: list[list[str]]) -> tuple[SiglipModel, PreTrainedTokenizerFast]:
-    """A new model over the word pieces of the captions, or the one to start from with its own tokenizer."""
+    """A new model over the word pieces of the captions (all, if there are none), or the one to start from with its own
+    tokenizer.
+    """
     if config.start_from is not None:
         check_folder(config.start_from)
         model = SiglipModel.from_pretrained(config.start_from, dtype=torch.float32)
@@ -230,7 +255,9 @@ def _model(config: SiglipPretrainConfig, references: list[list[str]]) -> tuple[S
         if side != config.image_size:
             raise ConfigError(f"image_size {config.image_size} was given, but '{config.start_from}' has {side}")
         return model, load_tokenizer(config.start_from)
-    tokenizer, _ = prune_tokenizer(load_tokenizer("minilm"), (text for own in references for text in own))
+    tokenizer = load_tokenizer("minilm")
+    if references:
+        tokenizer, _ = prune_tokenizer(tokenizer, (text for own in references for text in own))
     tokenizer.model_max_length = config.text_length
     tokenizer.model_input_names = tokenizer.init_kwargs["model_input_names"] = ["input_ids"]  # pads are attended
     return build_model(config, tokenizer), tokenizer
@@ -246,6 +273,8 @@ def _parts(config: SiglipPretrainConfig) -> dict[str, PartSettings]:
 
 
 def _suite(config: SiglipPretrainConfig, split: str, size: int, image_size: int) -> Dataset:
+    if config.stream:
+        return vislex.data.load_suite(config.data, "caption", split=split, size=size)
     return vislex.data.load_suite(
         "openmoji",
         "caption",
@@ -261,6 +290,10 @@ def _suite(config: SiglipPretrainConfig, split: str, size: int, image_size: int)
 def _column(dataset: Dataset, name: str) -> list[Any]:
     """A column without rendering any image."""
     return list(dataset.with_format(None)[name])
+
+
+def _trained_on(config: SiglipPretrainConfig) -> str:
+    return f"the pairs of {config.data}" if config.stream else f"{config.train_size:,} scenes with lossy captions"
 
 
 def _save(
@@ -282,11 +315,12 @@ def _save(
         config,
         figures,
         tags=["siglip", "zero-shot-image-classification"],
+        **({"trained_on": _trained_on(config)} if config.stream else {}),
         summary=(
             f"A SigLIP of {sum(p.numel() for p in model.parameters()):,} parameters: a ViT of {side} x {side} patches "
-            f"and a text tower over {len(tokenizer)} word pieces, trained on {config.train_size:,} scenes with lossy "
-            f'captions. Pad captions to {tokenizer.model_max_length} tokens (`padding="max_length"`): the text tower '
-            "pools the last position. Figures: zero-shot retrieval over the validation scenes with all their captions."
+            f"and a text tower over {len(tokenizer)} word pieces, trained on {_trained_on(config)}. "
+            f'Pad captions to {tokenizer.model_max_length} tokens (`padding="max_length"`): the text tower '
+            "pools the last position. Figures: zero-shot retrieval over the validation images with all their captions."
         ),
     )
     (output / "README.md").write_text(card, encoding="utf-8")

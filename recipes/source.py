@@ -4,42 +4,99 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from datasets import Dataset
 from pydantic import Field
 from transformers import PreTrainedTokenizerFast
 
 from vislex.data.sources import load_suite
-from vislex.errors import VislexError
+from vislex.errors import ConfigError, VislexError
 from vislex.training.captions import CaptionBank
 from vislex.training.settings import TrainingSettings
+from vislex.training.shards import ShardedPairs
 
-__all__ = ["DataSettings", "PlannedCaptions", "captions_if_here", "column", "load_splits"]
+__all__ = [
+    "DataSettings",
+    "PlannedCaptions",
+    "StreamSettings",
+    "captions_if_here",
+    "column",
+    "load_splits",
+    "load_stream",
+    "load_validation",
+]
 
 
-class DataSettings(TrainingSettings):
-    """What is trained on.
+class StreamSettings(TrainingSettings):
+    """Data that may be of any size.
 
     Attributes:
         data: A name of ``vislex list suites``, with its place behind a colon ("coco:/data/coco"), or a folder.
+        train_split, val_split: Splits.
+        stream: Whether the training split of data="shards:FOLDER" (tar or parquet files) is read in place, not held in
+            memory; ``train_size`` then says nothing.
+        stream_window: Files (row groups of parquet) that are mixed with each other, and kept open.
+        bad_images: What is done with a pair that cannot be read while streaming: "raise", or "skip" and take the next.
+        max_bad_fraction: The largest share of skipped ones.
+    """
+
+    data: str = "openmoji"
+    train_split: str = "train"
+    val_split: str = "val"
+    stream: bool = False
+    stream_window: int = Field(16, ge=1)
+    bad_images: Literal["raise", "skip"] = "raise"
+    max_bad_fraction: float = Field(0.01, ge=0, le=1)
+
+
+class DataSettings(StreamSettings):
+    """What is trained on.
+
+    Attributes:
         data_options: Further options of the source (for openmoji: ``vocabulary``, ``style``, ``seed``).
         train_size: Images of the training split that are used; None takes all (openmoji: its default size).
     """
 
-    data: str = "openmoji"
     data_options: dict[str, Any] = Field(default_factory=dict)
-    train_split: str = "train"
-    val_split: str = "val"
     train_size: int | None = Field(10000, ge=1)
     val_size: int | None = Field(200, ge=1)
 
 
 def load_splits(config: DataSettings) -> tuple[Dataset, Dataset]:
-    """The training and the validation split."""
-    return (
-        load_suite(config.data, split=config.train_split, size=config.train_size, **config.data_options),
-        load_suite(config.data, split=config.val_split, size=config.val_size, **config.data_options),
+    """The training and the validation split.
+
+    Raises:
+        ConfigError: If the training is to be streamed, which the recipe then does not do.
+    """
+    if config.stream:
+        raise ConfigError("this recipe does not stream its data; siglip_pretrain, caption and vilex_pretrain do")
+    train = load_suite(config.data, split=config.train_split, size=config.train_size, **config.data_options)
+    return train, load_validation(config)
+
+
+def load_validation(config: DataSettings) -> Dataset:
+    """The validation split."""
+    return load_suite(config.data, split=config.val_split, size=config.val_size, **config.data_options)
+
+
+def load_stream(config: StreamSettings) -> ShardedPairs | None:
+    """The training split as a stream, if the configuration asks for one.
+
+    Raises:
+        ConfigError: If the data cannot be streamed.
+    """
+    if not config.stream:
+        return None
+    name, _, root = config.data.partition(":")
+    if name != "shards" or not root:
+        raise ConfigError(f"stream=true reads data=shards:FOLDER (tar or parquet files); data is '{config.data}'")
+    return ShardedPairs(
+        root,
+        config.train_split,
+        bad_images=config.bad_images,
+        max_bad_fraction=config.max_bad_fraction,
+        window=config.stream_window,
     )
 
 
@@ -49,7 +106,9 @@ def column(dataset: Dataset, name: str) -> list[Any]:
 
 
 def captions_if_here(config: DataSettings) -> list[list[str]] | None:
-    """The training captions, for a plan; None where the data are not on this machine."""
+    """The training captions, for a plan; None where the data are streamed, or not on this machine."""
+    if config.stream:
+        return None
     try:
         return column(
             load_suite(config.data, split=config.train_split, size=config.train_size, **config.data_options), "captions"
@@ -78,7 +137,7 @@ class PlannedCaptions:
     ) -> PlannedCaptions:
         """Measured on some of the captions; the longest that are allowed where there are none."""
         if references is None:
-            told = f"the data '{data}' are not here: captions are taken at their longest, {max_length} tokens"
+            told = f"the captions of '{data}' are not read: they are taken at their longest, {max_length} tokens"
             return cls(max_length, max_length, [told])
         lengths = CaptionBank(references[:1000], tokenizer, max_length=max_length).lengths
         return cls(round(float(lengths.mean())), int(lengths.max()))

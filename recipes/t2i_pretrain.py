@@ -37,7 +37,7 @@ from vislex.training.images import cached_images, normalize_images
 from vislex.training.parts import PartSettings
 from vislex.training.recipe import Recipe
 from vislex.training.records import finish_run, model_card, start_run
-from vislex.training.settings import TrainingSettings, total_draws
+from vislex.training.settings import TrainingSettings, samples_a_step, total_draws
 from vislex.training.sheets import image_sheet
 from vislex.training.sketch import Sketch, caption_shapes
 from vislex.training.t2i import TextToImageTraining
@@ -209,7 +209,7 @@ def run(config: T2IPretrainConfig) -> Path:
             seed=config.seed,
             fetch=fetch,
             lengths=lengths,
-            batch_size=config.batch_size,
+            batch_size=samples_a_step(config),
         ),
         output_dir=output,
         validate=validate,
@@ -224,7 +224,7 @@ def run(config: T2IPretrainConfig) -> Path:
             figures |= {f"eval_{name}": value for name, value in final.items()} | {"eval_images": config.final_images}
         t2i.to(getattr(torch, config.save_dtype)).save_pretrained(output)
         (output / "README.md").write_text(_card(config, t2i, tokenizer, figures), encoding="utf-8")
-        finish_run("t2i_pretrain", config, output, figures, trainer.plan, suite=openmoji.provenance())
+        finish_run("t2i_pretrain", config, output, figures, trainer, suite=openmoji.provenance())
     return output
 
 

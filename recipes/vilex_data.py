@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 import torch
 from datasets import Dataset
-from torch import Tensor
 
 from vislex.diffusion.t2i import TextToImage
 from vislex.encoders.base import VisionEncoder
@@ -22,7 +21,7 @@ class ImagePairs:
     """Batches of a data set's images, once for the encoder and once as latents of the text-to-image model.
 
     Args:
-        rows: Rows with ``image``.
+        rows: Rows with ``image``; None for images that are only given to ``prepare``.
         backbone: The encoder below the pooling.
         image_processor: Its image processor.
         t2i: The frozen text-to-image model.
@@ -37,7 +36,7 @@ class ImagePairs:
 
     def __init__(
         self,
-        rows: Dataset,
+        rows: Dataset | None,
         backbone: VisionEncoder,
         image_processor: Any,
         t2i: TextToImage,
@@ -51,7 +50,7 @@ class ImagePairs:
         self.features: FeatureStore | None = None
         self.pixels: np.ndarray | None = None
         self.targets: np.ndarray | None = None
-        if not cache:
+        if not cache or rows is None:
             return
         cached: dict[str, Any] = {"provenance": provenance, "workers": workers}
         self.targets = cached_images(rows, t2i.image_size, **cached)
@@ -71,20 +70,26 @@ class ImagePairs:
 
     def batch(self, rows: np.ndarray) -> dict[str, Any]:
         """Arguments of ``ViLex.forward``: ``vision_tokens`` with their mask, or the encoder's inputs; ``latents``."""
-        places = [int(row) for row in rows]
-        opened = self.rows[places]["image"] if self.targets is None else None
-        targets = normalize_images(self.targets[rows]) if self.targets is not None else self.t2i.preprocess(opened)
+        batch = self.pixel_batch(rows)
+        return {**batch, "latents": self.t2i.encode_pixels(batch.pop("targets").to(self.t2i.device)).cpu()}
+
+    def pixel_batch(self, rows: np.ndarray) -> dict[str, Any]:
+        """The same with ``targets`` in place of ``latents``: no model is run, so that a worker process can do it."""
+        if self.targets is None:
+            return self.prepare(self.rows[[int(row) for row in rows]]["image"])
+        targets = normalize_images(self.targets[rows])
         inputs: dict[str, Any]
         if self.features is not None:
             vision = self.features.tokens(rows)
             inputs = {"vision_tokens": vision.tokens.float()}
             inputs |= {} if vision.mask is None else {"vision_mask": vision.mask}
-        elif self.pixels is not None:
+        else:
+            assert self.pixels is not None
             mean, std = (torch.tensor(getattr(self.backbone.spec, name)).view(3, 1, 1) for name in ("mean", "std"))
             inputs = {"pixel_values": normalize_images(self.pixels[rows], mean, std)}
-        else:
-            inputs = dict(self.image_processor(opened, return_tensors="pt"))
-        return {**inputs, "latents": self._latents(targets)}
+        return {**inputs, "targets": targets}
 
-    def _latents(self, targets: Tensor) -> Tensor:
-        return self.t2i.encode_pixels(targets.to(self.t2i.device)).cpu()
+    def prepare(self, images: list[Any]) -> dict[str, Any]:
+        """The same of opened images (PIL)."""
+        inputs: dict[str, Any] = dict(self.image_processor(images, return_tensors="pt"))
+        return {**inputs, "targets": self.t2i.prepare(images)}

@@ -25,7 +25,7 @@ from vislex.encoders.factory import create_encoder
 from vislex.metrics.image_features import as_uint8
 from vislex.modules.tail_drop import keep_counts
 from vislex.recipes.components import outline_t2i
-from vislex.recipes.source import DataSettings, column, load_splits
+from vislex.recipes.source import DataSettings, column, load_splits, load_stream, load_validation
 from vislex.recipes.vilex_data import ImagePairs
 from vislex.training.captions import generator
 from vislex.training.draws import Draws
@@ -38,7 +38,17 @@ from vislex.training.sketch import Sketch, vision_shapes
 from vislex.training.trainer import PartTrainer
 from vislex.vilex import ViLex
 
-__all__ = ["RECIPE", "ViLexPretrainConfig", "budgets_of", "build_model", "paired_losses", "run", "sketch", "train"]
+__all__ = [
+    "RECIPE",
+    "ViLexPretrainConfig",
+    "budgets_of",
+    "build_model",
+    "make_trainer",
+    "paired_losses",
+    "run",
+    "sketch",
+    "train",
+]
 
 LR_RATIO = 30  # of pooling and encoder: 3e-4 and 1e-5 in the paper
 SHOWN = 8
@@ -141,7 +151,7 @@ def train(recipe: str, config: ViLexPretrainConfig, build: Callable[[], ViLex]) 
     figures: dict[str, float] = {}
     if config.stages == "two_stage":
         figures = _pool_first(recipe, model, config, output)
-    trainer = _trainer(recipe, model, config, output, frozen=config.stages == "frozen")
+    trainer = make_trainer(recipe, model, config, output, frozen=config.stages == "frozen")
     figures |= trainer.fit()
     if trainer.is_world_process_zero():
         model.config.caption_dropout = config.caption_dropout
@@ -150,7 +160,7 @@ def train(recipe: str, config: ViLexPretrainConfig, build: Callable[[], ViLex]) 
         model.encoder.to(getattr(torch, config.save_dtype))
         model.save_pretrained(output)
         suite = describe_source(config.data).provenance
-        finish_run(recipe, config, output, figures, trainer.plan, suite=suite, t2i=model.config.t2i)
+        finish_run(recipe, config, output, figures, trainer, suite=suite, t2i=model.config.t2i)
     return output
 
 
@@ -204,35 +214,43 @@ def _pool_first(recipe: str, model: ViLex, config: ViLexPretrainConfig, output: 
         assert not missing.unexpected_keys
         return {}
     stage = config.model_copy(update={"steps": config.pooling_steps})
-    trainer = _trainer(recipe, model, stage, folder, frozen=True)
+    trainer = make_trainer(recipe, model, stage, folder, frozen=True)
     figures = trainer.fit()
     if trainer.is_world_process_zero():
         model.save_pretrained(folder)
     return {f"pooling_{name.removeprefix('eval_')}": value for name, value in figures.items()}
 
 
-def _trainer(recipe: str, model: ViLex, config: ViLexPretrainConfig, output: Path, *, frozen: bool) -> PartTrainer:
-    train, val = load_splits(config)
+def make_trainer(recipe: str, model: ViLex, config: ViLexPretrainConfig, output: Path, *, frozen: bool) -> PartTrainer:
+    """The trainer of a stage, with its data: of the pooling alone where the encoder is ``frozen``."""
+    stream = load_stream(config)
+    train, val = load_splits(config) if stream is None else (None, load_validation(config))
     facts = describe_source(config.data).provenance
     shared: dict[str, Any] = {"cache": config.cache, "provenance": facts, "workers": config.render_workers}
     processor = model.image_processor
     pairs, val_pairs = (
         ImagePairs(rows, model.encoder.backbone, processor, model.t2i, frozen=frozen, **shared) for rows in (train, val)
     )
-    captions = column(train, "captions") if config.use_captions else None
+    captions = column(train, "captions") if config.use_captions and train is not None else None
     n_tokens = model.encoder.config.n_tokens
+    side = model.t2i.image_size
+    shape = model.t2i.encode_pixels(torch.zeros(1, 3, side, side, device=model.t2i.device)).shape[1:]
+    rows, order = (len(pairs), None) if stream is None else (len(stream), stream.order(config.seed))
 
     def fetch(rows: np.ndarray, positions: np.ndarray) -> dict[str, Any]:
         generators = [generator(config.seed, int(position)) for position in positions]
-        batch = pairs.batch(rows)
+        if stream is None:
+            batch, references = pairs.pixel_batch(rows), [captions[row] for row in rows] if captions else None
+        else:
+            images, references = stream.read(rows)
+            batch = pairs.prepare(images)
         drawing = torch.Generator().manual_seed(int(generators[0].integers(2**62)))
-        noise = model.objective.draw(model.t2i, batch["latents"], drawing)
+        noise = model.objective.draw(model.t2i, torch.empty(len(rows), *shape), drawing)
         batch |= {"timesteps": noise.timesteps, "noise": noise.noise}
         batch["counts"] = keep_counts(config.tail_drop, n_tokens, len(rows), generator=drawing)
-        if captions is not None:
-            chosen = [
-                own[int(g.integers(len(own)))] for own, g in zip((captions[r] for r in rows), generators, strict=True)
-            ]
+        if config.use_captions:
+            assert references is not None
+            chosen = [own[int(g.integers(len(own)))] for own, g in zip(references, generators, strict=True)]
             kept = [g.random() >= config.caption_dropout for g in generators]
             batch["captions"] = [text if keep else "" for text, keep in zip(chosen, kept, strict=True)]
         return batch
@@ -247,12 +265,13 @@ def _trainer(recipe: str, model: ViLex, config: ViLexPretrainConfig, output: Pat
         model,
         config,
         parts=_parts(config, frozen=frozen),
-        draws=Draws(len(pairs), total_draws(config), seed=config.seed, fetch=fetch),
+        draws=Draws(rows, total_draws(config), seed=config.seed, fetch=fetch, order=order),
         output_dir=output,
         loss=_loss,
         validate=validate,
         title=recipe if config.stages != "two_stage" else f"{recipe}, {'pooling' if frozen else 'all'}",
         optimizer=config.optimizer,
+        attached=[model.t2i],
     )
     trainer.add_callback(_Progress(model))
     if config.t2i_dtype == "bfloat16" or (config.t2i_dtype == "auto" and trainer.bf16):
@@ -282,7 +301,7 @@ class _Progress(TrainerCallback):
 
 def _write_samples(model: ViLex, config: ViLexPretrainConfig, output: Path) -> None:
     """``samples.png``: originals, and what the text-to-image model draws from more and more tokens."""
-    _, val = load_splits(config)
+    val = load_validation(config)
     originals = [val[i]["image"] for i in range(min(SHOWN, len(val)))]
     budgets = budgets_of(model.encoder.config.n_tokens)
     drawn = [model.reconstruct(originals, n_tokens=budget) for budget in budgets]
@@ -323,13 +342,13 @@ def sketch(config: ViLexPretrainConfig, **options: Any) -> Iterator[Sketch]:
 
 
 def _shapes(config: ViLexPretrainConfig, model: ViLex, frozen: bool, samples: int, typical: bool) -> dict[str, Any]:
-    """A batch's arguments, with the latents that its images are turned into."""
-    latents = model.t2i.encode_pixels(torch.rand(samples, 3, model.t2i.image_size, model.t2i.image_size))
-    drawn = model.objective.draw(model.t2i, latents)
+    side, scale = model.t2i.image_size, model.t2i.vae_scale
+    channels = 3 if model.t2i.vae is None else model.t2i.denoiser.config.in_channels
+    drawn = model.objective.draw(model.t2i, torch.rand(samples, channels, side // scale, side // scale))
     captions = {"captions": ["a"] * samples} if config.use_captions else {}
     return {
         **vision_shapes(model.encoder.backbone, samples, cached=frozen and config.cache),
-        "latents": latents,
+        "targets": torch.rand(samples, 3, side, side),
         "timesteps": drawn.timesteps,
         "noise": drawn.noise,
         "counts": torch.full((samples,), model.encoder.config.n_tokens),

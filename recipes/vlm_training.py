@@ -25,7 +25,7 @@ from vislex.segmentation.codec import MaskCodec
 from vislex.training.draws import Draws
 from vislex.training.parts import PartSettings
 from vislex.training.records import command_line, finish_run
-from vislex.training.settings import TrainingSettings, total_draws
+from vislex.training.settings import TrainingSettings, samples_a_step, total_draws
 from vislex.training.trainer import PartTrainer
 
 __all__ = ["VlmSettings", "build_model", "make_trainer", "save_model"]
@@ -137,7 +137,7 @@ def make_trainer(
             seed=config.seed,
             fetch=mixture.fetch,
             lengths=None if config.pack_length else lambda rows, positions: lengths[firsts[rows]],
-            batch_size=config.batch_size,
+            batch_size=samples_a_step(config),
         ),
         output_dir=output,
         validate=_Validation(model, held_out, val, [source.task for source in config.mixture]),
@@ -177,7 +177,7 @@ def record_run(recipe: str, config: VlmSettings, trainer: PartTrainer, figures: 
     """Writes ``run.json``."""
     held_out = trainer._validate
     provenance = held_out.provenance if isinstance(held_out, _Validation) else None
-    finish_run(recipe, config, output, figures, trainer.plan, suite=provenance)
+    finish_run(recipe, config, output, figures, trainer, suite=provenance)
 
 
 def _sized(config: VlmSettings, split: str) -> list[SourceSettings]:

@@ -247,6 +247,11 @@ SUITES: dict[str, Row] = {
     ),
     "coco": ("vislex.data.coco:load", "COCO captions in Karpathy's splits, from a folder or a hub id", {}),
     "flickr30k": ("vislex.data.flickr30k:load", "Flickr30k captions, from a folder or a hub id", {}),
+    "shards": (
+        "vislex.training.shards:load",
+        "images with captions in tar (webdataset) or parquet files, which trainings can stream",
+        {},
+    ),
     "folder": ("vislex.data.folder:load", "your own images with captions.jsonl", {}),
     "gqa": ("vislex.data.gqa:load", "GQA (compositional VQA), from a folder or a hub id", {}),
     "localized_narratives": (

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
+import importlib.util
 from pathlib import Path
+from types import ModuleType
 
 import pytest
-import torch
-from transformers import BertConfig, BertForMaskedLM
-
-from vislex.text import load_tokenizer, prune_tokenizer
 
 
 @pytest.fixture(autouse=True)
@@ -16,15 +14,32 @@ def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("VISLEX_CACHE", str(tmp_path / "cache"))
 
 
+def _load_runs() -> ModuleType:
+    """tests/recipes/runs.py as a module."""
+    spec = importlib.util.spec_from_file_location("runs", Path(__file__).with_name("runs.py"))
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+_RUNS = _load_runs()
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "run_name" in metafunc.fixturenames:
+        metafunc.parametrize("run_name", _RUNS.RUNS)
+
+
+@pytest.fixture(scope="session")
+def runs() -> ModuleType:
+    """tests/recipes/runs.py: a small run of every recipe."""
+    return _RUNS
+
+
 @pytest.fixture
 def text_model(tmp_path: Path) -> Path:
     """A BERT of four layers of width 32 with the suite's word pieces."""
-    from vislex.data import load_suite
-
-    rows = load_suite("openmoji", "caption", split="train", size=32, vocabulary="core").with_format(None)["captions"]
-    tokenizer = prune_tokenizer(load_tokenizer(), [".", *(text for own in rows for text in own)])[0]
-    torch.manual_seed(0)
-    sizes = {"hidden_size": 32, "num_hidden_layers": 4, "num_attention_heads": 2, "intermediate_size": 64}
-    BertForMaskedLM(BertConfig(vocab_size=len(tokenizer), initializer_range=0.1, **sizes)).save_pretrained(tmp_path)
-    tokenizer.save_pretrained(tmp_path)
+    _RUNS.make_text_model(tmp_path)
     return tmp_path

@@ -45,6 +45,7 @@ def command(
     vislex train caption encoder=siglip-tiny decoder=prefix  a captioner in minutes, on the built-in suite
     vislex train caption parts.encoder.mode=lora parts.encoder.lr=1e-4
     torchrun --nproc-per-node 2 -m vislex train caption      several processes
+    accelerate launch --config_file FILE -m vislex train ... FSDP2, DeepSpeed: recipes/configs/engines
     """
     loaded: Recipe = registry("recipes").get(recipe).load()
     if configs:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from transformers.modeling_layers import GradientCheckpointingLayer
 
 from vislex.errors import ConfigError
 from vislex.specs import VisionTokens
@@ -73,7 +74,7 @@ class AttentionPooling(nn.Module):
         return pooled
 
 
-class _Layer(nn.Module):
+class _Layer(GradientCheckpointingLayer):
     def __init__(self, vision_dim: int, hidden_size: int, num_heads: int, inner: int) -> None:
         super().__init__()
         self.num_heads = num_heads

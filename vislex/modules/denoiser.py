@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import initialization
+from transformers.modeling_layers import GradientCheckpointingLayer
 
 from vislex.errors import ConfigError, SpecError
 from vislex.specs import VisionTokens
@@ -231,7 +232,7 @@ class Denoiser(nn.Module):
         return row
 
 
-class _Layer(nn.Module):
+class _Layer(GradientCheckpointingLayer):
     """Self-attention, cross-attention and MLP; each adds to the residual stream."""
 
     def __init__(

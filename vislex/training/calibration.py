@@ -110,7 +110,7 @@ def calibrate(stage: Stage, samples: int, device: torch.device, *, measured_on: 
     trained = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     attention = sdpa_kernel(SDPBackend.MATH) if device.type == "cpu" else contextlib.nullcontext()
     whole, stepping = [], []
-    with torch.device(device), attention:
+    with torch.device(device), attention, stage.computing():
         for step in range(1 + STEPS):
             begin = time.perf_counter()
             stage.loss(samples, typical=True).backward()

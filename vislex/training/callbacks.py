@@ -20,7 +20,11 @@ from vislex.training.files import write_whole
 
 __all__ = ["JsonlCallback", "ProgressCallback", "StopCallback", "read_log"]
 
-SHOWN = ("loss", "samples_per_second", "data_wait")
+SHOWN = {
+    "loss": "loss", "images_per_second": "images/s", "text_tokens_per_second": "text tokens/s",
+    "image_tokens_per_second": "image tokens/s", "data_wait": "data wait", "peak_memory_mb": "MB", "mfu": "MFU",
+}  # fmt: skip
+SHARES = ("data_wait", "mfu")
 
 
 def read_log(path: Path) -> list[dict[str, Any]]:
@@ -68,7 +72,7 @@ class JsonlCallback(TrainerCallback):
 
 
 class ProgressCallback(TrainerCallback):
-    """A bar on stderr with loss, samples a second and the last validation."""
+    """A bar on stderr with loss, speed, memory and the last validation."""
 
     def __init__(self, title: str, console: Console | None = None) -> None:
         self.title = title
@@ -107,7 +111,12 @@ class ProgressCallback(TrainerCallback):
             return
         for key, value in logs.items():
             if key in SHOWN or (key.startswith("eval_") and isinstance(value, float)):
-                self._figures[key.removeprefix("eval_")] = f"{value:.0%}" if key == "data_wait" else f"{value:.3g}"
+                name = SHOWN.get(key, key.removeprefix("eval_"))
+                self._figures[name] = (
+                    f"{value:.0%}" if key in SHARES else f"{value:.3g}" if value < 1000 else f"{value:,.0f}"
+                )
+        if "peak_memory_mb" in logs:
+            self._figures.setdefault("MFU", "n/a")
         self._progress.update(self._task, figures=" ".join(f"{key} {value}" for key, value in self._figures.items()))
 
     def on_train_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:

@@ -54,15 +54,15 @@ class KeptCallback(TrainerCallback, ABC):
 
     @abstractmethod
     def tensors(self) -> dict[str, Tensor]:
-        """What a checkpoint keeps."""
+        """What a checkpoint keeps; all processes call it."""
 
     @abstractmethod
     def restore(self, tensors: Mapping[str, Tensor]) -> None:
         """Goes on from what a checkpoint kept."""
 
-    def save(self, folder: Path) -> None:
-        """Writes the tensors into a checkpoint."""
-        save_file({name: tensor.contiguous().cpu() for name, tensor in self.tensors().items()}, folder / self.file)
+    def save(self, folder: Path, tensors: Mapping[str, Tensor]) -> None:
+        """Writes ``tensors()`` into a checkpoint."""
+        save_file({name: tensor.contiguous().cpu() for name, tensor in tensors.items()}, folder / self.file)
 
     def load(self, checkpoint: Path) -> None:
         """Goes on from a checkpoint."""

@@ -29,8 +29,9 @@ class Draws(Dataset):
         fetch: Called with rows int64[B] and positions int64[B]; gives the collated batch. What it draws at random
             must come from ``generator(seed, position)``.
         lengths: Called with rows int64[N] and positions int64[N], gives their lengths int64[N]; samples of similar
-            length then share a batch. Only their order within a window of ``WINDOW`` batches changes.
-        batch_size: Samples of a batch, for ``lengths``.
+            length then share a step. Only their order within a window of ``WINDOW`` steps changes.
+        batch_size: Samples of an optimizer step, for ``lengths``: how they are split into batches changes nothing.
+        order: Called with positions int64[N], gives their rows int64[N]; None permutes all rows, epoch by epoch.
     """
 
     def __init__(
@@ -42,7 +43,9 @@ class Draws(Dataset):
         fetch: Fetch,
         lengths: Lengths | None = None,
         batch_size: int = 1,
+        order: Callable[[np.ndarray], np.ndarray] | None = None,
     ) -> None:
+        self.order = order
         self.n_rows = n_rows
         self.n_draws = n_draws
         self.seed = seed
@@ -54,6 +57,8 @@ class Draws(Dataset):
 
     def rows(self, positions: np.ndarray) -> np.ndarray:
         """Rows int64[B] at positions int64[B]."""
+        if self.order is not None:
+            return self.order(positions)
         epochs, places = np.divmod(positions, self.n_rows)
         return np.array([self._order(int(epoch))[place] for epoch, place in zip(epochs, places, strict=True)])
 

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from transformers import TrainerControl, TrainerState, TrainingArguments
 
 from vislex.training.checkpoints import KeptCallback
+from vislex.training.sharding import local, shard_like, whole
 
 __all__ = ["EMACallback"]
 
@@ -27,21 +28,33 @@ class EMACallback(KeptCallback):
 
     def __init__(self, model: nn.Module, decay: float) -> None:
         self.decay = decay
-        self._trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
+        self._model = model
+        self._trained = self._parameters()
         self.average: dict[str, Tensor] = {name: p.detach().clone() for name, p in self._trained.items()}
+
+    def _parameters(self) -> dict[str, nn.Parameter]:
+        return {name: p for name, p in self._model.named_parameters() if p.requires_grad}
+
+    @torch.no_grad()
+    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        """Takes the parameters as they are now, sharded ones under FSDP, and spreads the average alike."""
+        self._trained = self._parameters()
+        for name, parameter in self._trained.items():
+            if type(self.average[name]) is not type(parameter.data):
+                self.average[name] = shard_like(whole(self.average[name]), parameter.data)
 
     @torch.no_grad()
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         decay = min(self.decay, (1 + state.global_step) / (10 + state.global_step))
-        averages = [self.average[name] for name in self._trained]
-        torch._foreach_lerp_(averages, [p.detach() for p in self._trained.values()], 1 - decay)
+        averages = [local(self.average[name]) for name in self._trained]
+        torch._foreach_lerp_(averages, [local(p.detach()) for p in self._trained.values()], 1 - decay)
 
     def tensors(self) -> dict[str, Tensor]:
-        return self.average
+        return {name: whole(average) for name, average in self.average.items()}
 
     def restore(self, tensors: Mapping[str, Tensor]) -> None:
         for name, average in self.average.items():
-            average.copy_(tensors[name])
+            local(average).copy_(local(shard_like(tensors[name], average)))
 
     def put(self) -> None:
         """Leaves the average in the model."""
@@ -50,7 +63,7 @@ class EMACallback(KeptCallback):
     @contextmanager
     def swapped(self) -> Iterator[None]:
         """Puts the average into the model, and the raw weights back afterwards."""
-        raw = {name: p.detach().clone() for name, p in self._trained.items()}
+        raw = {name: local(p.detach()).clone() for name, p in self._trained.items()}
         self.put()
         try:
             yield
@@ -60,4 +73,4 @@ class EMACallback(KeptCallback):
     @torch.no_grad()
     def _put(self, values: dict[str, Tensor]) -> None:
         for name, parameter in self._trained.items():
-            parameter.copy_(values[name])
+            local(parameter).copy_(local(values[name]))

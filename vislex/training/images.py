@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader
 
 from vislex.training.cache import array_on_disk, cache_dir, content_key, rows_digest
 
-__all__ = ["cached_images", "normalize_images", "shift_images"]
+__all__ = ["cached_images", "normalize_images", "shift_images", "squash"]
 
 PROBES = 16
 
@@ -31,10 +31,15 @@ class _Squashed(torch.utils.data.Dataset):
         return len(self.renderings[0])
 
     def __getitem__(self, row: int) -> np.ndarray:
-        image: Image.Image = self.renderings[row % len(self.renderings)][row]["image"].convert("RGB")
-        if image.size != (self.size, self.size):
-            image = image.resize((self.size, self.size), Image.Resampling.BICUBIC)
-        return np.array(image, dtype=np.uint8)
+        return squash(self.renderings[row % len(self.renderings)][row]["image"], self.size)
+
+
+def squash(image: Image.Image, size: int) -> np.ndarray:
+    """uint8[size, size, 3] of an image of any shape."""
+    image = image.convert("RGB")
+    if image.size != (size, size):
+        image = image.resize((size, size), Image.Resampling.BICUBIC)
+    return np.array(image, dtype=np.uint8)
 
 
 def _stack(images: list[np.ndarray]) -> np.ndarray:

@@ -132,9 +132,8 @@ def make_plans(
         memory = {engine: engine_memory(engine, stage, longest, gpus) for engine in ENGINES}
         capacity = int(device.memory_gib * 2**30) if device is not None else memory_here()
         each, start = _growth((samples, longest), (other, second))
-        largest = {} if capacity is None else {
-            engine: max(0, int((USABLE * capacity - own.fixed - start) // max(each, 1))) for engine, own in memory.items()
-        }  # fmt: skip
+        room = {name: USABLE * (capacity or 0) - own.fixed - start for name, own in memory.items()}
+        largest = {} if capacity is None else {name: max(0, int(own // max(each, 1))) for name, own in room.items()}
         engine = next((own for own in ENGINES if largest.get(own, 0) >= samples), None)
         seconds = _seconds(stage, typical, memory[engine or "fsdp2"], engine or "fsdp2", gpus, device, rates)
         steps, accumulation = sketch.settings.steps, sketch.settings.gradient_accumulation

@@ -10,23 +10,29 @@ import yaml
 
 from vislex.config import dump_config, load_config
 from vislex.errors import ConfigError
+from vislex.hardware import resolve_device
 from vislex.provenance import collect
 from vislex.training.cache import content_key
+from vislex.training.engines import asked_engine
 from vislex.training.files import write_whole
-from vislex.training.parts import PartsPlan
 from vislex.training.settings import TrainingSettings
+from vislex.training.trainer import PartTrainer
 
 __all__ = ["command_line", "finish_run", "model_card", "start_run"]
 
-NOT_IDENTITY = ("output_dir", "resume", "progress", "device", "save_every", "log_every", "render_workers")
+NOT_IDENTITY = (
+    "output_dir", "resume", "progress", "device", "save_every", "log_every", "render_workers", "data_workers",
+)  # fmt: skip
 
 
 def start_run(recipe: str, config: TrainingSettings) -> Path:
     """Makes the output folder (``runs/<recipe>-<hash of the config>`` by default) and writes ``config.yaml`` into it.
 
     Raises:
-        ConfigError: If the folder holds a run of another configuration and the run would resume it.
+        ConfigError: If the folder holds a run of another configuration and the run would resume it, or the launcher
+            asks for an engine that does not run here.
     """
+    asked_engine(resolve_device(config.device))
     values = config.model_dump(mode="json", exclude=set(NOT_IDENTITY))
     output = config.output_dir or Path("runs") / f"{recipe}-{content_key(values)[:10]}"
     known = output / "config.yaml"
@@ -48,18 +54,21 @@ def finish_run(
     config: TrainingSettings,
     output: Path,
     figures: dict[str, float],
-    plan: PartsPlan,
+    trainer: PartTrainer,
     *,
     suite: dict[str, Any] | None,
     **extra: Any,
 ) -> dict[str, Any]:
-    """Writes ``run.json``: configuration, figures, the table of parts and where all of it came from."""
+    """Writes ``run.json``: configuration, figures, parts, what the training cost, and where all of it came from."""
     record = collect(
         recipe=recipe,
         config=config.model_dump(mode="json"),
         seed=config.seed,
         figures=figures,
-        parts=plan.to_dict(),
+        parts=trainer.plan.to_dict(),
+        processes=trainer.args.world_size,
+        engine=trainer.engine.value,
+        cost={"mfu": None, **trainer.meter.summary()},
         suite=suite,
         **extra,
     )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Literal
 
@@ -11,8 +10,9 @@ from transformers import TrainingArguments
 
 from vislex.config import Config
 from vislex.hardware import has_fast_bfloat16, resolve_device
+from vislex.training.engines import asked_engine, processes
 
-__all__ = ["TrainingSettings", "total_draws", "training_arguments", "uses_bf16"]
+__all__ = ["TrainingSettings", "samples_a_step", "total_draws", "training_arguments", "uses_bf16"]
 
 
 class TrainingSettings(Config):
@@ -31,6 +31,11 @@ class TrainingSettings(Config):
         resume: "auto" continues from the newest whole checkpoint in ``output_dir``, "never" removes what is there and
             starts anew.
         precision: "auto" computes in bf16 where the hardware is fast at it, else in fp32.
+        activation_checkpointing: Whether layers keep their inputs only and run again in backward: less memory, about a
+            third more work.
+        compile: "inductor" compiles the model by ``torch.compile`` (its first steps take minutes); "aot_eager" traces
+            it without making code, to look for faults.
+        data_workers: Processes that read and prepare batches ahead of the training; they change nothing in the data.
     """
 
     budget: Literal["smoke", "demo", "standard", "long"] = "standard"
@@ -51,14 +56,21 @@ class TrainingSettings(Config):
     save_every: int = Field(500, ge=0)
     resume: Literal["auto", "never"] = "auto"
     precision: Literal["auto", "bf16", "fp32"] = "auto"
+    activation_checkpointing: bool = False
+    compile: Literal["off", "inductor", "aot_eager"] = "off"
+    data_workers: int = Field(0, ge=0)
     device: str = "auto"
     progress: bool = True
 
 
+def samples_a_step(settings: TrainingSettings) -> int:
+    """Samples of an optimizer step over all processes."""
+    return settings.batch_size * settings.gradient_accumulation * processes()
+
+
 def total_draws(settings: TrainingSettings) -> int:
-    """Samples that a training sees over all processes (``WORLD_SIZE``, which torchrun and accelerate set)."""
-    processes = int(os.environ.get("WORLD_SIZE", "1"))
-    return settings.steps * settings.batch_size * settings.gradient_accumulation * processes
+    """Samples that a training sees over all processes."""
+    return settings.steps * samples_a_step(settings)
 
 
 def uses_bf16(settings: TrainingSettings) -> bool:
@@ -69,6 +81,7 @@ def uses_bf16(settings: TrainingSettings) -> bool:
 def training_arguments(settings: TrainingSettings, output_dir: Path) -> TrainingArguments:
     """Translates the settings; optimizer groups, data order, validation and progress are ``PartTrainer``'s."""
     device = resolve_device(settings.device)
+    plain = not (settings.activation_checkpointing or asked_engine(device).shards or settings.compile != "off")
     schedules = {"cosine": "cosine", "linear": "linear", "constant": "constant_with_warmup"}
     return TrainingArguments(
         output_dir=str(output_dir / "checkpoints"),
@@ -89,12 +102,14 @@ def training_arguments(settings: TrainingSettings, output_dir: Path) -> Training
         save_steps=settings.save_every or settings.steps,
         save_total_limit=2,  # one to go on from, one in case its disk fails
         use_cpu=device.type == "cpu",
+        bf16=uses_bf16(settings) and not plain,  # by autocast or the engine; else ``bf16_call`` does it faster
         seed=settings.seed,
         data_seed=settings.seed,
         remove_unused_columns=False,
-        dataloader_num_workers=0,
+        dataloader_num_workers=settings.data_workers,
+        logging_nan_inf_filter=False,  # it waits for the device at every step, and hides that a training has failed
         dataloader_pin_memory=device.type == "cuda",
         report_to=[],
         disable_tqdm=True,
-        ddp_find_unused_parameters=False,
+        ddp_find_unused_parameters=True,  # an encoder's own head, or a connector in a batch of text, has no gradient
     )

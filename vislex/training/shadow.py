@@ -24,7 +24,7 @@ from torch.utils.hooks import RemovableHandle
 from vislex.errors import ConfigError
 from vislex.training.costs import Cost, operator_cost, tensors_in
 
-__all__ = ["Attention", "RealNumbers", "Saved", "Shadow", "Watch"]
+__all__ = ["Attention", "Autocast", "RealNumbers", "Saved", "Shadow", "Watch"]
 
 META = torch.device("meta")
 _COPY = "aten::_to_copy"
@@ -160,6 +160,27 @@ class Attention(TorchFunctionMode):
             query, key, value, bias, needs, dropout_p, is_causal, scale=scale
         )[0]
         return efficient
+
+
+class Autocast(TorchFunctionMode):
+    """What ``torch.autocast`` to bfloat16 does, for the meta device, of which it knows nothing."""
+
+    _LOWER = frozenset(
+        {F.linear, F.conv1d, F.conv2d, F.conv_transpose2d, F.scaled_dot_product_attention, torch.matmul, torch.bmm,
+         torch.baddbmm, torch.addmm, torch.mm, torch.einsum, torch.conv2d, Tensor.matmul, Tensor.__matmul__, Tensor.bmm}
+    )  # fmt: skip
+    _FULL = frozenset(
+        {F.layer_norm, F.group_norm, F.softmax, torch.softmax, Tensor.softmax, F.log_softmax, torch.log_softmax,
+         F.cross_entropy, F.mse_loss, F.nll_loss, F.logsigmoid, torch.exp, torch.pow, Tensor.pow}
+    )  # fmt: skip
+
+    def __torch_function__(self, func: Any, types: Any, args: tuple = (), kwargs: dict[str, Any] | None = None) -> Any:
+        kwargs = kwargs or {}
+        wanted = torch.bfloat16 if func in self._LOWER else torch.float32 if func in self._FULL else None
+        if wanted is not None:
+            own = lambda value: value.to(wanted) if value.is_floating_point() else value  # noqa: E731
+            args, kwargs = tree_map_only(torch.Tensor, own, (args, kwargs))
+        return func(*args, **kwargs)
 
 
 class Saved:

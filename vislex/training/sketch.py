@@ -6,8 +6,9 @@ size; on a real one its steps can be run and measured.
 
 from __future__ import annotations
 
+import contextlib
 import functools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,9 @@ from transformers import PreTrainedModel, Trainer
 from vislex.encoders.base import VisionEncoder
 from vislex.processing import create_image_processor
 from vislex.training.parts import PartSettings, PartsPlan, prepare_parts
+from vislex.training.recompute import checkpoint_activations
 from vislex.training.settings import TrainingSettings, training_arguments
+from vislex.training.shadow import Autocast
 from vislex.training.trainer import Loss, bf16_call
 
 __all__ = ["Sketch", "Stage", "caption_shapes", "image_shapes", "optimizer_of", "vision_shapes"]
@@ -75,12 +78,28 @@ class Stage:
         }
         self.plan: PartsPlan = prepare_parts(sketch.model, parts, lr=settings.lr, weight_decay=settings.weight_decay)
         self._frozen: dict[str, Tensor] = {}
+        self._copies_weights = bf16 and not settings.activation_checkpointing and settings.compile == "off"
+        if settings.activation_checkpointing:
+            checkpoint_activations(sketch.model, list(sketch.attached.values()))
         sketch.model.train()
+
+    @contextlib.contextmanager
+    def computing(self) -> Iterator[None]:
+        """While open, the loss and its backward run in the number format of the training."""
+        first = next(self.sketch.model.parameters())
+        if not self.bf16 or self._copies_weights:
+            yield
+        elif first.is_meta:  # of which autocast knows nothing
+            with Autocast():
+                yield
+        else:
+            with torch.autocast(first.device.type, torch.bfloat16):
+                yield
 
     def loss(self, samples: int, *, typical: bool = False) -> Tensor:
         """The loss float[] of a batch, which is made first."""
         model, batch = self.sketch.model, self.sketch.batch(samples, typical)
-        run: Any = functools.partial(bf16_call, model, frozen=self._frozen) if self.bf16 else model
+        run: Any = functools.partial(bf16_call, model, frozen=self._frozen) if self._copies_weights else model
         found: Tensor = self.sketch.loss(run, batch) if self.sketch.loss is not None else run(**batch).loss
         return found
 

@@ -74,7 +74,7 @@ def trace_step(stage: Stage, samples: int, *, typical: bool = False, device: str
         for parameter in sketch.model.parameters()
         if parameter.requires_grad
     ]
-    with outline(), watch, Attention(device):
+    with outline(), watch, Attention(device), stage.computing():
         with saved.hooks:
             loss = stage.loss(samples, typical=typical)
         loss.backward()

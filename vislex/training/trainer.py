@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate.utils import broadcast_object_list
+from accelerate.utils import broadcast_object_list, reduce
 from rich.console import Console
 from safetensors import SafetensorError
 from torch import Tensor, nn
@@ -38,11 +38,14 @@ from vislex.training.checkpoints import (
 )
 from vislex.training.draws import Draws, identity_collate
 from vislex.training.ema import EMACallback
-from vislex.training.meter import Meter
+from vislex.training.engines import Engine, asked_engine, check_engine, is_lost_process
+from vislex.training.meter import Meter, MeterCallback, batch_counts, image_tokens_of, peak_flops
 from vislex.training.parts import PartSettings, merge_lora, parts_table, prepare_parts
+from vislex.training.recompute import checkpoint_activations
 from vislex.training.settings import TrainingSettings, training_arguments, uses_bf16
+from vislex.training.sharding import gathered, skeleton, take_whole, tell_layers, whole_weights
 
-__all__ = ["PartTrainer"]
+__all__ = ["PartTrainer", "bf16_call", "plain_attention"]
 
 Loss = Callable[[Callable[..., Any], dict[str, Any]], Tensor]
 Validate = Callable[[nn.Module], dict[str, float]]
@@ -65,6 +68,7 @@ class PartTrainer(Trainer):
         callbacks: Further ones; a ``KeptCallback`` keeps tensors beside the model in the checkpoints.
         optimizer: "adamw", or "adafactor" with its learning rates as given (no scaling by parameters, no relative
             steps).
+        attached: Frozen modules that gradients pass through and that are no part of the model.
     """
 
     def __init__(
@@ -81,17 +85,29 @@ class PartTrainer(Trainer):
         console: Console | None = None,
         callbacks: Sequence[TrainerCallback] = (),
         optimizer: str = "adamw",
+        attached: Sequence[nn.Module] = (),
     ) -> None:
         self.settings = settings
         self.folder = Path(output_dir)
         self.plan = prepare_parts(model, parts, lr=settings.lr, weight_decay=settings.weight_decay)
-        self.meter = Meter()
         self._figures: dict[str, float] = {}
         self._validated_at = -1
         self._frozen: dict[str, Tensor] = {}
         self._loss, self._validate = loss, validate
         self.bf16 = uses_bf16(settings)
         args = training_arguments(settings, self.folder)
+        self.engine = asked_engine(args.device)
+        self.meter = Meter(args.device, peak_flops(args.device, "bfloat16" if self.bf16 else "float32"))
+        self._counting = {
+            "image_token_id": getattr(model.config, "image_token_id", None),
+            "tokens_per_image": image_tokens_of(model),
+        }
+        self._plain, self._compiled = model, None
+        self._bare = skeleton(model, attached) if self.engine.shards else None
+        if settings.activation_checkpointing:
+            checkpoint_activations(model, attached)
+        if self.engine is Engine.FSDP:
+            tell_layers(model)
         if optimizer == "adafactor":
             args.optim = type(args.optim)("adafactor")
         if validate is None:
@@ -100,6 +116,7 @@ class PartTrainer(Trainer):
         super().__init__(
             model=model, args=args, train_dataset=draws, eval_dataset=draws, data_collator=identity_collate
         )
+        check_engine(self.engine, self.accelerator.distributed_type)
         if not knew_use_cache:  # Trainer sets it on every config; a checkpoint must not carry unknown keys
             vars(model.config).pop("use_cache", None)
         self.model_accepts_loss_kwargs = False  # the decoders take the mean over a batch themselves
@@ -108,7 +125,7 @@ class PartTrainer(Trainer):
         self._log_file, self._stop = self.folder / "training.jsonl", StopCallback()
         self._kept = [callback for callback in (self.ema, *callbacks) if isinstance(callback, KeptCallback)]
         self._writing: Path | None = None
-        for callback in (self.ema, *callbacks, JsonlCallback(self._log_file), self._stop):
+        for callback in (MeterCallback(self.meter), self.ema, *callbacks, JsonlCallback(self._log_file), self._stop):
             if callback is not None:
                 self.add_callback(callback)
         self.console = console or Console(stderr=True)
@@ -129,7 +146,7 @@ class PartTrainer(Trainer):
             The last validation's figures, with ``loss``, ``samples_per_second`` and ``seconds`` of the training.
 
         Raises:
-            StoppedError: If SIGTERM ended the training; it has saved where it was.
+            StoppedError: If SIGTERM ended the training, which has saved where it was, or another process was lost.
             CheckpointError: If a checkpoint could not be written (a full disk); those before are as they were.
         """
         if self.settings.progress and self.is_world_process_zero():
@@ -139,17 +156,25 @@ class PartTrainer(Trainer):
             for callback in self._kept:
                 callback.load(checkpoint)
         transformers_logging.disable_progress_bar()
-        with self._stop.listening():
-            result = self.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+        try:
+            with self._stop.listening():
+                result = self.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+        except RuntimeError as error:
+            if not is_lost_process(error):
+                raise
+            raise StoppedError(
+                f"another process of this training was lost after step {self.state.global_step}; {self._goes_on()}"
+            ) from error
         if self._stop.stopped:
             raise StoppedError(f"SIGTERM stopped the training after step {self.state.global_step}; {self._goes_on()}")
         if not self._figures and self._log_file.is_file():  # nothing was left to do, or to validate
             self._figures = _last_validation(self._log_file)
         if self.ema is not None:
             self.ema.put()
+        self._put_together()
         if merge:
-            merge_lora(self.model)
-        self.meter.read()
+            merge_lora(self._plain)
+        self.meter.read(self._over_processes)
         figures = {"loss": result.training_loss, "seconds": self.meter.total_seconds}
         if self.meter.total_samples:
             figures["samples_per_second"] = self.meter.total_samples / self.meter.total_seconds
@@ -171,19 +196,25 @@ class PartTrainer(Trainer):
     ) -> Any:
         if return_outputs:
             raise ConfigError("PartTrainer validates by its 'validate' function; it gives no outputs beside the loss")
-        run = functools.partial(bf16_call, model, frozen=self._frozen) if self.bf16 else model
-        with _plain_attention(self.args.device):
+        run: Any = model
+        if self.settings.compile != "off":
+            if self._compiled is None:
+                self._compiled = torch.compile(model, backend=self.settings.compile)
+            run = self._compiled
+        elif self.bf16 and not self.args.bf16:
+            run = functools.partial(bf16_call, model, frozen=self._frozen)
+        with self.meter.part("forward"), plain_attention(self.args.device):
             return self._loss(run, inputs) if self._loss is not None else run(**inputs).loss
 
     def evaluate(self, *_: Any, metric_key_prefix: str = "eval", **__: Any) -> dict[str, float]:
         if self._validate is None or self.state.global_step == self._validated_at:
             return self._figures
         self._validated_at = self.state.global_step
-        model = self.accelerator.unwrap_model(self.model)
+        model = self._plain
         was_training = model.training
         average = self.ema.swapped() if self.ema is not None else contextlib.nullcontext()
         model.eval()
-        with self.meter.paused(), average, torch.no_grad(), self.autocast():
+        with self.meter.paused(), average, gathered(model), torch.no_grad(), self.autocast():
             figures = self._validate(model)
         model.train(was_training)
         named = {f"{metric_key_prefix}_{key}": float(value) for key, value in figures.items()}
@@ -197,17 +228,42 @@ class PartTrainer(Trainer):
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         if "loss" in logs:
-            logs.update(self.meter.read())
+            logs.update(self.meter.read(self._over_processes))
         super().log(logs, start_time)
+
+    def _over_processes(self, tensor: Tensor) -> Tensor:
+        summed: Tensor = reduce(tensor, "sum")
+        return summed
+
+    def floating_point_ops(self, inputs: dict[str, Any]) -> int:
+        """Not estimated: it walks over all parameters at every step, and counts frozen ones like trained ones."""
+        return 0
 
     def get_batch_samples(self, epoch_iterator: Iterator, num_batches: int, device: torch.device) -> Any:
         with self.meter.waiting_for_data():
             return super().get_batch_samples(epoch_iterator, num_batches, device)
 
     def training_step(self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Any = None) -> Tensor:
-        loss = super().training_step(model, inputs, num_items_in_batch)
-        self.meter.add(self.args.per_device_train_batch_size * self.args.world_size)
+        samples = self.args.per_device_train_batch_size
+        counts = {"samples": samples, **batch_counts(inputs, **self._counting)}
+        begun = self.meter.begin()
+        with self.meter.counting_flops(samples):
+            loss = super().training_step(model, inputs, num_items_in_batch)
+        self.meter.end("step", begun)
+        self.meter.add(counts)
         return loss
+
+    def _put_together(self) -> None:
+        """Makes a plain model of what FSDP or DeepSpeed has spread; under DeepSpeed in the first process only."""
+        if self._bare is None:
+            return
+        if self.engine is Engine.FSDP:
+            weights = whole_weights(self._plain)
+        else:
+            weights = self.accelerator.get_state_dict(self.model_wrapped)
+        if self.engine is Engine.FSDP or self.is_world_process_zero():
+            take_whole(self._plain, self._bare, weights)
+            self._plain.to(self.args.device)
 
     def _find_checkpoint(self) -> Path | None:
         """The checkpoint to go on from, after what is not wanted any more was removed."""
@@ -229,6 +285,8 @@ class PartTrainer(Trainer):
                 self._write_checkpoint(beside, step, model, trial)
         except (OSError, RuntimeError, SafetensorError) as error:  # torch and safetensors have errors of their own
             shutil.rmtree(beside, ignore_errors=True)
+            if is_lost_process(error):
+                raise
             raise CheckpointError(
                 f"the checkpoint of step {step} could not be written to '{folder}' ({error}); make room there, then "
                 f"{self._goes_on()}"
@@ -246,10 +304,11 @@ class PartTrainer(Trainer):
         finally:
             self._writing = None
         self.accelerator.wait_for_everyone()
+        kept = [(callback, callback.tensors()) for callback in self._kept]
         if self.args.should_save:
             written = beside / target.name
-            for callback in self._kept:
-                callback.save(written)
+            for callback, tensors in kept:
+                callback.save(written, tensors)
             publish(written, target)
             beside.rmdir()
             rotate(target.parent, self.args.save_total_limit or 1)
@@ -313,6 +372,6 @@ def _to_bf16(value: Any) -> Any:
     return value.to(torch.bfloat16) if isinstance(value, Tensor) and value.dtype == torch.float32 else value
 
 
-def _plain_attention(device: torch.device) -> contextlib.AbstractContextManager[Any]:
+def plain_attention(device: torch.device) -> contextlib.AbstractContextManager[Any]:
     """On a CPU the plain product is faster in backward than the fused kernel for sequences below some 200 tokens."""
     return sdpa_kernel(SDPBackend.MATH) if device.type == "cpu" else contextlib.nullcontext()

@@ -341,7 +341,11 @@ class TextToImage(nn.Module):
         return pixels.float()
 
     def preprocess(self, images: Any) -> Tensor:
-        """Images (PIL, or uint8 [H, W, 3]) squashed to ``image_size``: float32[B, 3, H, W] in [-1, 1]."""
+        """Images as ``prepare`` gives them, on the device of the model."""
+        return self.prepare(images).to(self.device)
+
+    def prepare(self, images: Any) -> Tensor:
+        """Images (PIL, or uint8 [H, W, 3]) squashed to ``image_size``: float32[B, 3, H, W] in [-1, 1], on the cpu."""
         size = {"height": self.image_size, "width": self.image_size}
         processor = SiglipImageProcessor(
             size=size,
@@ -351,7 +355,7 @@ class TextToImage(nn.Module):
             do_convert_rgb=True,
         )
         pixels: Tensor = processor(images, return_tensors="pt")["pixel_values"]
-        return pixels.to(self.device)
+        return pixels
 
     # The stock pipeline.
 

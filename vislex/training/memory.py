@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 
 import torch
 from torch import nn
 
 from vislex.training.sketch import Stage
-from vislex.training.trace import Trace, optimizer_bytes, outline, tensor_bytes
+from vislex.training.trace import Trace, optimizer_bytes, tensor_bytes
 
 __all__ = ["ENGINES", "Memory", "engine_memory", "sharded"]
 
+# (stage, parameters that have a gradient, accelerators) -> bytes by kind
+Count = Callable[[Stage, Sequence[nn.Parameter], int], dict[str, int]]
 BUCKET = 500_000_000  # elements that DeepSpeed gathers or reduces at once, by default
 
 
@@ -65,7 +67,7 @@ def engine_memory(engine: str, stage: Stage, trace: Trace, gpus: int) -> Memory:
         trace: Of a batch.
         gpus: Accelerators.
     """
-    kinds = ENGINES[engine](stage, gpus)
+    kinds = ENGINES[engine](stage, trace.reached, gpus)
     attached = sum(tensor_bytes((*own.parameters(), *own.buffers())) for own in stage.sketch.attached.values())
     copies = trace.copies if engine == "ddp" else 0  # the others cast what they gather, or the model itself
     return Memory(**kinds, attached=attached, copies=copies, activations=trace.activations, temporary=trace.temporary)
@@ -78,47 +80,37 @@ def sharded(parameter: torch.Tensor, gpus: int) -> torch.Size:
     return torch.Size([math.ceil(parameter.shape[0] / gpus), *parameter.shape[1:]])
 
 
-def _ddp(stage: Stage, gpus: int) -> dict[str, int]:
-    gradients = tensor_bytes(_trained(stage))
+def _ddp(stage: Stage, reached: Sequence[nn.Parameter], gpus: int) -> dict[str, int]:
+    gradients = tensor_bytes(reached)
     return {
         "weights": tensor_bytes(stage.sketch.model.parameters()) + _buffers(stage),
         "gradients": gradients,
-        "optimizer": optimizer_bytes(stage),
-        "average": gradients if stage.sketch.settings.ema_decay else 0,
+        "optimizer": optimizer_bytes(stage, reached),
+        "average": tensor_bytes(_trained(stage)) if stage.sketch.settings.ema_decay else 0,
         "communication": gradients if gpus > 1 else 0,  # its buckets
     }
 
 
-def _fsdp2(stage: Stage, gpus: int) -> dict[str, int]:
-    def bytes_of(parameters: list[nn.Parameter]) -> int:
-        return sum(sharded(own, gpus).numel() * own.element_size() for own in parameters)
+def _fsdp2(stage: Stage, reached: Sequence[nn.Parameter], gpus: int) -> dict[str, int]:
+    def shards(parameters: Sequence[nn.Parameter]) -> list[nn.Parameter]:
+        made = (torch.empty(sharded(own, gpus), dtype=own.dtype, device="meta") for own in parameters)
+        return [nn.Parameter(own) for own in made]
 
-    with outline():
-        groups = [
-            {
-                **group,
-                "params": [
-                    nn.Parameter(torch.empty(sharded(own, gpus), dtype=own.dtype, device="meta"))
-                    for own in group["params"]
-                ],
-            }
-            for group in stage.plan.groups
-        ]
-    gradients = bytes_of(_trained(stage))
+    own = shards(reached)
     gathered = 2 * _largest_unit(stage.sketch.model) * (2 if stage.bf16 else 4)  # one at work, one on its way
     return {
-        "weights": bytes_of(list(stage.sketch.model.parameters())) + _buffers(stage),
-        "gradients": gradients,
-        "optimizer": optimizer_bytes(stage, groups),
-        "average": gradients if stage.sketch.settings.ema_decay else 0,
+        "weights": tensor_bytes(shards(list(stage.sketch.model.parameters()))) + _buffers(stage),
+        "gradients": tensor_bytes(own),
+        "optimizer": optimizer_bytes(stage, own),
+        "average": tensor_bytes(shards(_trained(stage))) if stage.sketch.settings.ema_decay else 0,
         "communication": gathered if gpus > 1 or stage.bf16 else 0,
     }
 
 
-def _zero(level: int) -> Callable[[Stage, int], dict[str, int]]:
+def _zero(level: int) -> Count:
     """ZeRO (arXiv 1910.02054): level 1 shares out the optimizer, 2 the gradients, 3 the weights."""
 
-    def count(stage: Stage, gpus: int) -> dict[str, int]:
+    def count(stage: Stage, reached: Sequence[nn.Parameter], gpus: int) -> dict[str, int]:
         size = 2 if stage.bf16 else 4  # the model itself is cast
         parameters = sum(own.numel() for own in stage.sketch.model.parameters())
         trained = sum(own.numel() for own in _trained(stage))
@@ -136,7 +128,7 @@ def _zero(level: int) -> Callable[[Stage, int], dict[str, int]]:
     return count
 
 
-ENGINES: dict[str, Callable[[Stage, int], dict[str, int]]] = {
+ENGINES: dict[str, Count] = {
     "ddp": _ddp,
     "fsdp2": _fsdp2,
     "zero1": _zero(1),

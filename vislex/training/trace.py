@@ -28,6 +28,7 @@ class Trace:
         activations: Bytes that are saved for backward.
         copies: Bytes of parameters in the number format that is computed in, where it is another.
         temporary: Bytes that are alive at the peak beyond activations, copies and gradients.
+        reached: Parameters that have a gradient then; some of what is trained may have none.
     """
 
     flops: Mapping[tuple[str, str], int]
@@ -36,6 +37,7 @@ class Trace:
     activations: int
     copies: int
     temporary: int
+    reached: Sequence[nn.Parameter]
     total_flops: int = field(init=False)
 
     def __post_init__(self) -> None:
@@ -80,6 +82,7 @@ def trace_step(stage: Stage, samples: int, *, typical: bool = False, device: str
         loss.backward()
     for handle in handles:
         handle.remove()
+    reached = [own for own in sketch.model.parameters() if own.grad is not None]
     sketch.model.zero_grad(set_to_none=True)
     copies = sum(watch.copies.values())
     flops: Counter[tuple[str, str]] = Counter()
@@ -92,20 +95,20 @@ def trace_step(stage: Stage, samples: int, *, typical: bool = False, device: str
         activations=saved.bytes,
         copies=copies,
         temporary=max(0, watch.peak - saved.bytes - copies),
+        reached=reached,
     )
 
 
-def optimizer_bytes(stage: Stage, groups: Sequence[Mapping[str, object]] | None = None) -> int:
+def optimizer_bytes(stage: Stage, parameters: Sequence[nn.Parameter]) -> int:
     """Bytes of the optimizer's state after its first step, by making one on shapes.
 
     Args:
         stage: The stage.
-        groups: Parameter groups in place of the stage's own (shards of them).
+        parameters: What it steps; those of the stage, or shards of them.
     """
     with outline():
-        own = [{**group} for group in (stage.plan.groups if groups is None else groups)]
-        optimizer = optimizer_of(stage.sketch, own)
-        trained = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+        trained = list(parameters)
+        optimizer = optimizer_of(stage.sketch, [{"params": trained}])
         for parameter in trained:
             parameter.grad = torch.empty_like(parameter)
         optimizer.step()

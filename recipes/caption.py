@@ -6,7 +6,8 @@ encoder in ``lora`` or ``full`` mode the images go through it at every step.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import contextlib
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -14,6 +15,7 @@ import numpy as np
 import torch
 from datasets import Dataset
 from pydantic import Field
+from torch import Tensor
 from transformers import PreTrainedTokenizerFast, set_seed
 
 from vislex.captioner import Captioner
@@ -24,6 +26,7 @@ from vislex.decoders.base import CaptionDecoder
 from vislex.decoders.factory import create_decoder
 from vislex.decoders.infill import WordPieces
 from vislex.decoders.ladic.decoder import LadicDecoder
+from vislex.decoders.masked import MaskedDecoder
 from vislex.encoders.base import VisionEncoder
 from vislex.encoders.factory import create_encoder
 from vislex.errors import ConfigError
@@ -55,7 +58,7 @@ from vislex.training.records import start_run
 from vislex.training.settings import samples_a_step, total_draws, uses_bf16
 from vislex.training.shards import ShardedPairs
 from vislex.training.sketch import Sketch, caption_shapes, vision_shapes
-from vislex.training.trainer import PartTrainer
+from vislex.training.trainer import PartTrainer, label_tokens
 
 __all__ = ["RECIPE", "CaptionConfig", "CaptionParts", "prepare", "run", "sketch"]
 
@@ -186,6 +189,7 @@ def prepare(config: CaptionConfig, output: Path) -> tuple[Captioner, PartTrainer
         output_dir=output,
         validate=Validation(config, val, val_inputs, tokenizer, decoder.config.max_length),
         title=f"{config.encoder} + {config.decoder}",
+        items=_items(decoder),
     )
     return captioner, trainer
 
@@ -229,6 +233,7 @@ def _prepare_streamed(
             config, val, image_inputs(config, captioner, val, frozen=frozen), tokenizer, decoder.config.max_length
         ),
         title=f"{config.encoder} + {config.decoder}",
+        items=_items(decoder),
     )
     return captioner, trainer
 
@@ -236,6 +241,11 @@ def _prepare_streamed(
 def _encoder(config: CaptionConfig) -> VisionEncoder:
     start: dict[str, Any] = {"pretrained": True} if config.pretrained else {"seed": config.seed}
     return create_encoder(config.encoder, tiny=config.tiny, **start, **config.encoder_options)
+
+
+def _items(decoder: CaptionDecoder) -> Callable[[dict[str, Any]], Tensor] | None:
+    """What the decoder's loss is the mean of, where that are tokens."""
+    return label_tokens if isinstance(decoder, AutoregressiveDecoder | MaskedDecoder) else None
 
 
 def _fill_in_middle(
@@ -292,7 +302,9 @@ def sketch(config: CaptionConfig) -> Iterator[Sketch]:
     if config.decoder == "ladic":
         options["codec"], told = outline_codec(str(options.get("codec", "ladic-codec")), config.tokenizer, tokenizer)
         notes += told
-    decoder = create_decoder(config.decoder, encoder.spec, tokenizer, **options)
+    codec = options.get("codec")
+    with contextlib.nullcontext() if codec is None else codec.device:  # a codec with values decides on noise
+        decoder = create_decoder(config.decoder, encoder.spec, tokenizer, **options)
     captioner = Captioner.from_parts(encoder=encoder, decoder=decoder, tokenizer=tokenizer)
     lengths = PlannedCaptions.of(references, tokenizer, decoder.config.max_length, config.data)
     cached = config.parts.encoder.mode == "frozen" and config.cache_features

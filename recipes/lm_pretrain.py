@@ -34,7 +34,7 @@ from vislex.training.recipe import Recipe
 from vislex.training.records import finish_run, model_card, start_run
 from vislex.training.settings import TrainingSettings, total_draws
 from vislex.training.sketch import Sketch
-from vislex.training.trainer import PartTrainer
+from vislex.training.trainer import PartTrainer, label_tokens
 
 __all__ = ["RECIPE", "LmPretrainConfig", "build_model", "run", "sketch", "suite_dialogues"]
 
@@ -96,6 +96,7 @@ def run(config: LmPretrainConfig) -> Path:
         output_dir=output,
         validate=lambda model: {"loss": mean_loss(model, held_out), "answer_loss": mean_loss(model, answers)},
         title="lm_pretrain",
+        items=label_tokens,
     )
     figures = trainer.fit()
     if trainer.is_world_process_zero():

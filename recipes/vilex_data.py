@@ -71,7 +71,8 @@ class ImagePairs:
     def batch(self, rows: np.ndarray) -> dict[str, Any]:
         """Arguments of ``ViLex.forward``: ``vision_tokens`` with their mask, or the encoder's inputs; ``latents``."""
         batch = self.pixel_batch(rows)
-        return {**batch, "latents": self.t2i.encode_pixels(batch.pop("targets").to(self.t2i.device)).cpu()}
+        targets = batch.pop("targets").to(self.t2i.device)
+        return {**batch, "latents": self.t2i.encode_pixels(targets).cpu()}
 
     def pixel_batch(self, rows: np.ndarray) -> dict[str, Any]:
         """The same with ``targets`` in place of ``latents``: no model is run, so that a worker process can do it."""

@@ -136,7 +136,7 @@ def _dialogues(
         ]
     except (VislexError, OSError) as error:
         return whole, whole, [f"the mixture is not read here ({error}): {told}"]
-    turns = [group[0].turns for group in groups]
+    turns = [example.turns for group in groups for example in group]
     bank = TurnBank(
         turns, tokenizer, template=getattr(model.processor, "chat_template", None), max_length=config.max_length
     )

@@ -26,7 +26,7 @@ from vislex.training.draws import Draws
 from vislex.training.parts import PartSettings
 from vislex.training.records import command_line, finish_run
 from vislex.training.settings import TrainingSettings, samples_a_step, total_draws
-from vislex.training.trainer import PartTrainer
+from vislex.training.trainer import PartTrainer, label_tokens
 
 __all__ = ["VlmSettings", "build_model", "make_trainer", "save_model"]
 
@@ -142,6 +142,7 @@ def make_trainer(
         output_dir=output,
         validate=_Validation(model, held_out, val, [source.task for source in config.mixture]),
         title=title,
+        items=label_tokens,
     )
 
 

@@ -53,7 +53,9 @@ def test_keys_and_configs_teach(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["train", "caption", "--keys"]) == 0
     assert "parts.encoder.lora_rank: int = 8" in capsys.readouterr().out
     assert main(["train", "caption", "--configs"]) == 0
-    assert "vislex train caption --config caption_prefix_embedded" in capsys.readouterr().out
+    told = capsys.readouterr().out
+    assert "vislex train caption --config caption_prefix_embedded" in told
+    assert str(find_config("caption_prefix_embedded").parent / "engines" / "fsdp2.yaml") in told
 
 
 @pytest.mark.parametrize("recipe", ["caption", "siglip_pretrain"])

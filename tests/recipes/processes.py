@@ -32,14 +32,14 @@ from vislex.training.ema import EMACallback
 from vislex.training.parts import PartSettings, merge_lora
 from vislex.training.settings import TrainingSettings, samples_a_step
 from vislex.training.sharding import gathered, skeleton, take_whole, tell_layers, whole, whole_weights
-from vislex.training.trainer import PartTrainer
+from vislex.training.trainer import PartTrainer, label_tokens
 
 RANK = int(os.environ.get("RANK", "0"))
 VOCABULARY, ROWS = 13, 10
 
 
 def make_trainer(output: Path, *, n_draws: int | None = None, **settings: Any) -> PartTrainer:
-    """A tiny GPT-2 on counting sequences, which writes down the rows that it sees."""
+    """A tiny GPT-2 on counting sequences of two to six tokens, which writes down the positions that it sees."""
     torch.manual_seed(0)
     model = GPT2LMHeadModel(GPT2Config(vocab_size=VOCABULARY, n_positions=8, n_embd=16, n_layer=2, n_head=2))
     values = {
@@ -52,7 +52,8 @@ def make_trainer(output: Path, *, n_draws: int | None = None, **settings: Any) -
     def fetch(rows: np.ndarray, positions: np.ndarray) -> dict[str, Tensor]:
         seen.extend(positions.tolist())
         ids = torch.from_numpy((rows[:, None] + np.arange(6)) % VOCABULARY)
-        return {"input_ids": ids, "labels": ids}
+        beyond = torch.arange(6) >= 2 + torch.from_numpy(rows)[:, None] % 5
+        return {"input_ids": ids, "labels": ids.masked_fill(beyond, -100)}
 
     draws = Draws(ROWS, n_draws or config.steps * samples_a_step(config), seed=0, fetch=fetch)
     trainer = PartTrainer(
@@ -62,6 +63,7 @@ def make_trainer(output: Path, *, n_draws: int | None = None, **settings: Any) -
         draws=draws,
         output_dir=output,
         validate=lambda model: {"loss": float(model(**fetch(np.arange(ROWS), np.arange(0))).loss)},
+        items=label_tokens,
     )
     trainer.seen = seen
     return trainer

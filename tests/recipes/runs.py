@@ -6,7 +6,9 @@
 from __future__ import annotations
 
 import importlib.util
+import io
 import json
+import tarfile
 import tempfile
 from pathlib import Path
 from types import ModuleType
@@ -32,6 +34,7 @@ SHARED = [
 CAPTION = ["train_size=10", "encoder=siglip-tiny", "tiny=true", "pretrained=false"]  # 20 samples of 10: mid-epoch
 SMALL_DECODER = "decoder_options={hidden_size: 32, num_layers: 1, num_heads: 2, dropout: 0.1}"
 TOWER = "{hidden_size: 32, num_hidden_layers: 1, num_attention_heads: 2, intermediate_size: 32}"
+STREAM = ["stream=true", "data=shards:<shards>", "stream_window=1"]
 VILEX = [
     "t2i=<t2i>", "train_size=10", "n_tokens=4", "render_workers=0", "tiny=true", "pretrained=false", "depth=1",
     "data_options={vocabulary: core, image_size: 16, style: dense}",
@@ -52,6 +55,7 @@ RUNS: dict[str, tuple[str, list[str]]] = {
             "parts.others={decoder.codec: {mode: frozen}}", "validation_options={num_inference_steps: 2}",
         ],
     ),
+    "caption, streamed": ("caption", [*CAPTION, *STREAM, SMALL_DECODER, "prune_vocabulary=false"]),
     "ladic_codec": ("ladic_codec", ["text_model=<text>", "train_size=10", "data_options={vocabulary: core}"]),
     "ladic_few_step": (
         "ladic_few_step",
@@ -63,6 +67,9 @@ RUNS: dict[str, tuple[str, list[str]]] = {
             "train_size=10", "text_length=12", "image_size=24", "render_workers=0", "render_sizes=[24]",
             f"vision={TOWER}", f"text={TOWER}",
         ],
+    ),
+    "siglip_pretrain, streamed": (
+        "siglip_pretrain", [*STREAM, "text_length=12", "image_size=24", f"vision={TOWER}", f"text={TOWER}"],
     ),
     "mask_tokenizer": (
         "mask_tokenizer",
@@ -96,11 +103,18 @@ RUNS: dict[str, tuple[str, list[str]]] = {
         ],
     ),
     "vilex_pretrain": ("vilex_pretrain", [*VILEX, "stages=frozen"]),
+    "vilex_pretrain, streamed": (
+        "vilex_pretrain",
+        [
+            *STREAM, "t2i=<t2i>", "n_tokens=4", "tiny=true", "pretrained=false", "depth=1", "cache=false",
+            "stages=end_to_end", "use_captions=true",
+        ],
+    ),
     "dediffusion_pretrain": ("dediffusion_pretrain", [*VILEX, "stages=frozen", "temperature=[4.0, 0.5]"]),
 }  # fmt: skip
 
 
-STARTS = ("t2i", "lm", "text", "codec", "ladic")
+STARTS = ("t2i", "lm", "text", "codec", "ladic", "shards")
 
 
 def load_beside(name: str) -> ModuleType:
@@ -137,6 +151,8 @@ def make_start(name: str, parent: Path) -> Path:
         load_beside("tiny_t2i.py").build("pixart-pixels").save_pretrained(folder)
     elif name == "lm":
         _language_model(folder)
+    elif name == "shards":
+        _shards(folder)
     elif name == "text":
         make_text_model(folder)
     else:
@@ -147,6 +163,21 @@ def make_start(name: str, parent: Path) -> Path:
             _codec(text_model).save_pretrained(folder)
             load_tokenizer(text_model).save_pretrained(folder)
     return folder
+
+
+def _shards(folder: Path) -> None:
+    """Tars of pairs, two of training and one of validation."""
+    for split, number, size in (("train", 0, 6), ("train", 1, 5), ("val", 0, 4)):
+        rows = vislex.data.load_suite("openmoji", "caption", split=split, size=11, vocabulary="core", image_size=24)
+        (folder / split).mkdir(parents=True, exist_ok=True)
+        with tarfile.open(folder / split / f"{number}.tar", "w") as tar:
+            for row in range(6 * number, 6 * number + size):
+                image = io.BytesIO()
+                rows[row]["image"].save(image, "PNG")
+                for end, data in (("png", image.getvalue()), ("txt", rows[row]["captions"][0].encode())):
+                    member = tarfile.TarInfo(f"{row:04}.{end}")
+                    member.size = len(data)
+                    tar.addfile(member, io.BytesIO(data))
 
 
 def make_text_model(folder: Path) -> None:

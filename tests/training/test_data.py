@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pytest
 import torch
+from accelerate.data_loader import prepare_data_loader
 from hypothesis import given
 from hypothesis import strategies as st
+from torch.utils.data import DataLoader
 
 from vislex.data import load_suite
 from vislex.text import load_tokenizer, prune_tokenizer
 from vislex.training.captions import CaptionBank, generator
-from vislex.training.draws import Draws
+from vislex.training.draws import Draws, identity_collate
 from vislex.training.images import cached_images, normalize_images, shift_images
+from vislex.training.settings import TrainingSettings, samples_a_step, total_draws
 
 
 @given(st.integers(1, 40), st.integers(0, 5))
@@ -88,3 +93,33 @@ def test_batches_of_similar_length_hold_the_same_samples(batch_size: int, n_draw
     whole = [lengths[batch["rows"]] for batch in batches if len(batch["rows"]) == batch_size]
     random = [lengths[plain.rows(np.arange(s, s + batch_size))] for s in starts if s + batch_size <= n_draws]
     assert sum(map(np.ptp, whole)) <= sum(map(np.ptp, random))
+
+
+@pytest.mark.parametrize("split", [(8, 1, 1, 0), (8, 1, 1, 2), (4, 2, 1, 0), (2, 4, 1, 2), (4, 1, 2, 0), (2, 2, 2, 2)])
+def test_workers_batches_and_processes_do_not_change_what_a_step_sees(
+    split: tuple[int, int, int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    batch_size, accumulation, processes, workers = split
+    monkeypatch.setenv("WORLD_SIZE", str(processes))
+    settings = TrainingSettings(steps=20, batch_size=batch_size, gradient_accumulation=accumulation)
+    lengths = np.random.default_rng(0).integers(3, 40, size=50)
+
+    def order(draws: Draws) -> np.ndarray:
+        """int64[processes, batches, batch_size], positions as accelerate shares them out."""
+        loader: Any = DataLoader(draws, batch_size=batch_size, num_workers=workers, collate_fn=identity_collate)
+        shares = [prepare_data_loader(loader, None, processes, rank, put_on_device=False) for rank in range(processes)]
+        return np.array([[batch["positions"].numpy() for batch in share] for share in shares])
+
+    draws = Draws(
+        50,
+        total_draws(settings),
+        seed=0,
+        fetch=lambda rows, positions: {"positions": torch.from_numpy(positions)},
+        lengths=lambda rows, positions: lengths[rows],
+        batch_size=samples_a_step(settings),
+    )
+    found = order(draws).reshape(processes, 20, accumulation, batch_size)
+    whole = Draws(50, 160, seed=0, fetch=draws.fetch, lengths=draws.lengths, batch_size=8)
+    for step in range(20):
+        alone = whole.__getitems__(range(8 * step, 8 * step + 8))["positions"]
+        assert found[:, step].transpose(1, 0, 2).reshape(-1).tolist() == alone.tolist()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -73,7 +74,7 @@ def test_the_log_holds_loss_rate_cost_and_validation(make_trainer: Make) -> None
     entries = read_log(trainer.folder / "training.jsonl")
     trained = [entry for entry in entries if "loss" in entry]
     assert [entry["step"] for entry in trained] == [1, 2, 3, 4, 5, 6]
-    assert {"learning_rate", "samples_per_second", "data_wait", "peak_memory_mb"} <= set(trained[0])
+    assert {"learning_rate", "samples_per_second", "data_wait", "peak_memory_mb", "backward"} <= set(trained[0])
     assert [entry["step"] for entry in entries if "eval_loss" in entry] == [3, 6]
     assert trained[-1]["loss"] < trained[0]["loss"]
 
@@ -106,6 +107,38 @@ def test_frozen_weights_are_cast_once_and_trained_ones_each_time() -> None:
     assert torch.equal(second, torch.ones_like(second))
     second.sum().backward()
     assert model[1].bias.grad is not None
+
+
+@pytest.mark.parametrize("option", [{"data_workers": 2}, {"activation_checkpointing": True}])
+def test_workers_and_checkpointing_change_no_byte(make_trainer: Make, option: dict[str, Any]) -> None:
+    plain, other = make_trainer("plain"), make_trainer("other", **option)
+    layer = other.model.transformer.h[0]
+    ran: list[int] = []
+    layer.ln_1.register_forward_hook(lambda *_: ran.append(1))
+    for trainer in (plain, other):
+        trainer.fit()
+    assert len(ran) == 6 * (2 if "activation_checkpointing" in option else 1)
+    assert all(torch.equal(value, other.model.state_dict()[name]) for name, value in weights(plain).items())
+
+
+def test_bf16_and_checkpointing_go_together(make_trainer: Make) -> None:
+    plain, other = (make_trainer(f"run-{on}", precision="bf16", activation_checkpointing=on) for on in (False, True))
+    for trainer in (plain, other):
+        trainer.fit()
+    assert other.args.bf16  # by autocast: copies of the weights would be gone when a layer runs again
+    assert not plain.args.bf16
+    losses = [[e["loss"] for e in read_log(t.folder / "training.jsonl") if "loss" in e] for t in (plain, other)]
+    assert losses[1] == pytest.approx(losses[0], rel=0.02)
+
+
+def test_a_compiled_model_learns_the_same(make_trainer: Make) -> None:
+    plain, compiled = make_trainer("plain"), make_trainer("compiled", compile="aot_eager")
+    before = torch._dynamo.utils.counters["stats"]["unique_graphs"]
+    for trainer in (plain, compiled):
+        trainer.fit()
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] > before
+    for name, value in weights(plain).items():
+        torch.testing.assert_close(compiled.model.state_dict()[name], value, rtol=1e-4, atol=1e-6)
 
 
 def test_precision_can_be_chosen() -> None:

@@ -100,12 +100,16 @@ def _packaged() -> dict[str, Path]:
 
 
 def _show_configs(recipe: str) -> None:
-    for name, path in _packaged().items():
+    packaged = _packaged()
+    for name, path in packaged.items():
         if name.startswith(recipe):
             say(name)
             for line in path.read_text(encoding="utf-8").splitlines():
                 if line.startswith("#"):
                     say(f"    {line.removeprefix('#').strip()}")
+    say("for accelerate launch --config_file:")
+    for path in sorted((next(iter(packaged.values())).parent / "engines").glob("*.yaml")):
+        say(f"    {path}")
 
 
 def _show_keys(model: type[Any], prefix: str = "") -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import tempfile
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Any
 
 import numpy as np
 from datasets import Dataset
+from filelock import FileLock
 
 __all__ = ["array_on_disk", "cache_dir", "content_key", "in_batches", "rows_digest"]
 
@@ -54,24 +56,35 @@ def array_on_disk(
 
     ``fill`` gets the array to write and the folder it lies in, for small files that belong to it.
 
-    The array is written beside and renamed when complete: a torn one is never seen, and of two processes that
-    compute the same array one wins.
+    The array is written beside and renamed when complete: a torn one is never seen. Of several processes of a machine
+    that want the same array one computes it, and the others wait.
 
     Returns:
         The memory-mapped array, and whether it was there before.
     """
-    found = (folder / "array.npy").is_file()
-    if not found:
-        partial = folder.with_name(f"{folder.name}.partial-{uuid.uuid4().hex[:8]}")
-        partial.mkdir(parents=True)
-        array = np.lib.format.open_memmap(partial / "array.npy", mode="w+", dtype=dtype, shape=shape)
-        fill(array, partial)
-        array.flush()
-        del array
-        (partial / "meta.json").write_text(json.dumps(describe, indent=1, default=str), encoding="utf-8")
-        try:
-            partial.rename(folder)
-        except OSError:  # another process was first
-            if not (folder / "array.npy").is_file():
-                raise
+    if found := (folder / "array.npy").is_file():
+        return np.load(folder / "array.npy", mmap_mode="r"), found
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    lock = f"vislex-{content_key({'folder': str(folder.resolve())})[:16]}.lock"
+    with FileLock(Path(tempfile.gettempdir()) / lock):
+        if not (folder / "array.npy").is_file():
+            _compute(folder, shape=shape, dtype=dtype, fill=fill, describe=describe)
     return np.load(folder / "array.npy", mmap_mode="r"), found
+
+
+def _compute(
+    folder: Path,
+    *,
+    shape: tuple[int, ...],
+    dtype: Any,
+    fill: Callable[[np.ndarray, Path], None],
+    describe: dict[str, Any],
+) -> None:
+    partial = folder.with_name(f"{folder.name}.partial-{uuid.uuid4().hex[:8]}")
+    partial.mkdir()
+    array = np.lib.format.open_memmap(partial / "array.npy", mode="w+", dtype=dtype, shape=shape)
+    fill(array, partial)
+    array.flush()
+    del array
+    (partial / "meta.json").write_text(json.dumps(describe, indent=1, default=str), encoding="utf-8")
+    partial.rename(folder)

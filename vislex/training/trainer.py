@@ -45,10 +45,11 @@ from vislex.training.recompute import checkpoint_activations
 from vislex.training.settings import TrainingSettings, training_arguments, uses_bf16
 from vislex.training.sharding import gathered, skeleton, take_whole, tell_layers, whole_weights
 
-__all__ = ["PartTrainer", "bf16_call", "plain_attention"]
+__all__ = ["PartTrainer", "bf16_call", "label_tokens", "plain_attention"]
 
 Loss = Callable[[Callable[..., Any], dict[str, Any]], Tensor]
 Validate = Callable[[nn.Module], dict[str, float]]
+Items = Callable[[dict[str, Any]], Tensor]
 
 logger = logging.getLogger(__name__)
 
@@ -69,6 +70,8 @@ class PartTrainer(Trainer):
         optimizer: "adamw", or "adafactor" with its learning rates as given (no scaling by parameters, no relative
             steps).
         attached: Frozen modules that gradients pass through and that are no part of the model.
+        items: Called with a batch, gives the number of things that its loss is the mean of (``label_tokens``): the loss
+            of a step is their mean, however they are split into batches and processes. None: batches count alike.
     """
 
     def __init__(
@@ -86,6 +89,7 @@ class PartTrainer(Trainer):
         callbacks: Sequence[TrainerCallback] = (),
         optimizer: str = "adamw",
         attached: Sequence[nn.Module] = (),
+        items: Items | None = None,
     ) -> None:
         self.settings = settings
         self.folder = Path(output_dir)
@@ -93,10 +97,13 @@ class PartTrainer(Trainer):
         self._figures: dict[str, float] = {}
         self._validated_at = -1
         self._frozen: dict[str, Tensor] = {}
-        self._loss, self._validate = loss, validate
+        self._loss, self._validate, self._items = loss, validate, items
+        self._shares: Iterator[Tensor] | None = None
         self.bf16 = uses_bf16(settings)
         args = training_arguments(settings, self.folder)
         self.engine = asked_engine(args.device)
+        if self.engine is Engine.DEEPSPEED and settings.ema_decay:
+            raise ConfigError("DeepSpeed keeps no average of the weights here; set ema_decay=0, or use FSDP2")
         self.meter = Meter(args.device, peak_flops(args.device, "bfloat16" if self.bf16 else "float32"))
         self._counting = {
             "image_token_id": getattr(model.config, "image_token_id", None),
@@ -204,7 +211,8 @@ class PartTrainer(Trainer):
         elif self.bf16 and not self.args.bf16:
             run = functools.partial(bf16_call, model, frozen=self._frozen)
         with self.meter.part("forward"), plain_attention(self.args.device):
-            return self._loss(run, inputs) if self._loss is not None else run(**inputs).loss
+            loss = self._loss(run, inputs) if self._loss is not None else run(**inputs).loss
+        return loss if self._shares is None else loss * next(self._shares)
 
     def evaluate(self, *_: Any, metric_key_prefix: str = "eval", **__: Any) -> dict[str, float]:
         if self._validate is None or self.state.global_step == self._validated_at:
@@ -241,7 +249,12 @@ class PartTrainer(Trainer):
 
     def get_batch_samples(self, epoch_iterator: Iterator, num_batches: int, device: torch.device) -> Any:
         with self.meter.waiting_for_data():
-            return super().get_batch_samples(epoch_iterator, num_batches, device)
+            batches, found = super().get_batch_samples(epoch_iterator, num_batches, device)
+        if self._items is not None and len(batches) * self.args.world_size > 1:
+            counts = torch.stack([self._items(batch) for batch in batches]).to(device, torch.float32)
+            whole = self._over_processes(counts.sum())
+            self._shares = iter(counts * (len(batches) * self.args.world_size) / whole)
+        return batches, found
 
     def training_step(self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Any = None) -> Tensor:
         samples = self.args.per_device_train_batch_size
@@ -294,9 +307,10 @@ class PartTrainer(Trainer):
 
     def _write_checkpoint(self, beside: Path, step: int, model: nn.Module, trial: Any) -> None:
         target = checkpoint_path(beside.parent, step)
+        kept = [(callback, callback.tensors()) for callback in self._kept]  # all processes: what is sharded is gathered
         if self.args.should_save:
             beside.mkdir(parents=True)
-            check_space(beside, self._tensors_to_save())
+            check_space(beside, self._tensors_to_save() + [value for _, own in kept for value in own.values()])
         self.accelerator.wait_for_everyone()
         self._writing = beside
         try:
@@ -304,7 +318,6 @@ class PartTrainer(Trainer):
         finally:
             self._writing = None
         self.accelerator.wait_for_everyone()
-        kept = [(callback, callback.tensors()) for callback in self._kept]
         if self.args.should_save:
             written = beside / target.name
             for callback, tensors in kept:
@@ -318,9 +331,8 @@ class PartTrainer(Trainer):
         return str(self._writing or super()._get_output_dir(trial))
 
     def _tensors_to_save(self) -> list[Tensor]:
-        """What a checkpoint holds, but for a few kilobytes."""
+        """Weights and state of the optimizer; what else a checkpoint holds are a few kilobytes."""
         found = [*self.model.parameters(), *self.model.buffers()]
-        found += [tensor for callback in self._kept for tensor in callback.tensors().values()]
         for state in self.optimizer.state.values():
             found += [value for value in state.values() if isinstance(value, Tensor)]
         return found
@@ -333,6 +345,11 @@ class PartTrainer(Trainer):
 
     def _get_train_sampler(self, train_dataset: Any = None) -> SequentialSampler:
         return SequentialSampler(train_dataset if train_dataset is not None else self.train_dataset)  # Draws shuffles
+
+
+def label_tokens(batch: dict[str, Any]) -> Tensor:
+    """Tokens of a batch that next-token loss is taken on, int64[]."""
+    return (batch["labels"][:, 1:] != -100).sum()
 
 
 def _last_validation(log: Path) -> dict[str, float]:

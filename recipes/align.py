@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import ClassVar
 
+from vislex.recipes.vlm_sketch import sketch_vlm
 from vislex.recipes.vlm_training import VlmSettings, build_model, make_trainer, save_model
 from vislex.training.parts import PartSettings
 from vislex.training.recipe import Recipe
 from vislex.training.records import start_run
+from vislex.training.sketch import Sketch
 
-__all__ = ["RECIPE", "AlignConfig", "run"]
+__all__ = ["RECIPE", "AlignConfig", "run", "sketch"]
+
+
+_FROZEN = PartSettings(mode="frozen")
+_PARTS = {"encoder": _FROZEN, "connector": PartSettings(), "llm": _FROZEN}
 
 
 class AlignConfig(VlmSettings):
@@ -27,13 +34,16 @@ def run(config: AlignConfig) -> Path:
     """
     output = start_run("align", config)
     model = build_model(config)
-    frozen = PartSettings(mode="frozen")
-    parts = {"encoder": frozen, "connector": PartSettings(), "llm": frozen}
-    trainer = make_trainer(config, model, parts, output, f"align {config.encoder} + {config.connector}")
+    trainer = make_trainer(config, model, _PARTS, output, f"align {config.encoder} + {config.connector}")
     figures = trainer.fit()
     summary = f"Connector `{config.connector}` between `{config.encoder}` and `{config.llm}`, both frozen"
     save_model("align", model, config, trainer, figures, output, summary=summary)
     return output
 
 
-RECIPE = Recipe(AlignConfig, run)
+def sketch(config: AlignConfig) -> Iterator[Sketch]:
+    """What ``run`` would train; see ``Recipe``."""
+    yield sketch_vlm(config, _PARTS)
+
+
+RECIPE = Recipe(AlignConfig, run, sketch)

@@ -6,11 +6,13 @@ encoder in ``lora`` or ``full`` mode the images go through it at every step.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
+import torch
 from datasets import Dataset
 from pydantic import Field
 from torch import Tensor
@@ -23,6 +25,7 @@ from vislex.decoders.autoregressive import AutoregressiveDecoder
 from vislex.decoders.base import CaptionDecoder
 from vislex.decoders.factory import create_decoder
 from vislex.decoders.infill import WordPieces
+from vislex.decoders.ladic.decoder import LadicDecoder
 from vislex.decoders.masked import MaskedDecoder
 from vislex.encoders.base import VisionEncoder
 from vislex.encoders.factory import create_encoder
@@ -35,7 +38,15 @@ from vislex.recipes.caption_data import (
     image_inputs,
     save_captioner,
 )
-from vislex.recipes.source import column, load_splits, load_stream, load_validation
+from vislex.recipes.components import attached_text_encoder, outline_codec, tokenizer_or_stand_in
+from vislex.recipes.source import (
+    PlannedCaptions,
+    captions_if_here,
+    column,
+    load_splits,
+    load_stream,
+    load_validation,
+)
 from vislex.text import load_tokenizer, prune_tokenizer, special_tokens
 from vislex.training.captions import CaptionBank, generator
 from vislex.training.distill import caption_all
@@ -44,11 +55,12 @@ from vislex.training.fill_in_middle import FillInMiddle
 from vislex.training.parts import PartSettings
 from vislex.training.recipe import Recipe
 from vislex.training.records import start_run
-from vislex.training.settings import samples_a_step, total_draws
+from vislex.training.settings import samples_a_step, total_draws, uses_bf16
 from vislex.training.shards import ShardedPairs
+from vislex.training.sketch import Sketch, caption_shapes, vision_shapes
 from vislex.training.trainer import PartTrainer, label_tokens
 
-__all__ = ["RECIPE", "CaptionConfig", "CaptionParts", "prepare", "run"]
+__all__ = ["RECIPE", "CaptionConfig", "CaptionParts", "prepare", "run", "sketch"]
 
 
 class CaptionParts(Config):
@@ -276,4 +288,48 @@ def teacher_captions(config: CaptionConfig, dataset: Dataset) -> list[str]:
     )
 
 
-RECIPE = Recipe(CaptionConfig, run)
+def sketch(config: CaptionConfig) -> Iterator[Sketch]:
+    """What ``run`` would train; see ``Recipe``."""
+    encoder = create_encoder(config.encoder, tiny=config.tiny, **config.encoder_options)
+    references = captions_if_here(config)
+    tokenizer, notes = tokenizer_or_stand_in(config.tokenizer), []
+    if config.prune_vocabulary and references is not None:
+        tokenizer, _ = prune_tokenizer(tokenizer, (text for own in references for text in own))
+    elif config.prune_vocabulary:
+        notes.append("the vocabulary is not pruned, for want of captions")
+    options = {"max_length": config.max_length, **config.decoder_options}
+    options.pop("word_embeddings", None)  # values, no shapes
+    if config.decoder == "ladic":
+        options["codec"], told = outline_codec(str(options.get("codec", "ladic-codec")), config.tokenizer, tokenizer)
+        notes += told
+    codec = options.get("codec")
+    with contextlib.nullcontext() if codec is None else codec.device:  # a codec with values decides on noise
+        decoder = create_decoder(config.decoder, encoder.spec, tokenizer, **options)
+    captioner = Captioner.from_parts(encoder=encoder, decoder=decoder, tokenizer=tokenizer)
+    lengths = PlannedCaptions.of(references, tokenizer, decoder.config.max_length, config.data)
+    cached = config.parts.encoder.mode == "frozen" and config.cache_features
+    latents = isinstance(decoder, LadicDecoder) and config.cache_features and references is not None
+    latents = latents and total_draws(config) > len({text for own in references or [] for text in own})
+    special = special_tokens(tokenizer)
+    ids = {"bos": special.bos, "eos": special.eos, "word": len(tokenizer) // 2}
+
+    def batch(samples: int, typical: bool) -> dict[str, Any]:
+        shapes = caption_shapes(samples, lengths.typical if typical else lengths.longest, **ids)
+        shapes |= vision_shapes(encoder, samples, cached=cached)
+        if latents:
+            assert isinstance(decoder, LadicDecoder)
+            shapes["latents"] = torch.rand(*shapes["input_ids"].shape, decoder.codec.latent_dim)
+        return shapes
+
+    reads = isinstance(decoder, LadicDecoder) and not latents
+    yield Sketch(
+        config,
+        captioner,
+        {"encoder": config.parts.encoder, "decoder": config.parts.decoder, **config.parts.others},
+        batch,
+        attached=attached_text_encoder(decoder, bf16=uses_bf16(config)) if reads else {},
+        notes=[*notes, *lengths.notes],
+    )
+
+
+RECIPE = Recipe(CaptionConfig, run, sketch)

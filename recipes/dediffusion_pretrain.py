@@ -6,17 +6,21 @@ model was trained on. The choice passes gradients straight through, or by Gumbel
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import ClassVar, Literal
 
 from pydantic import Field
 
-from vislex.recipes.source import column, load_splits
+from vislex.errors import ConfigError
+from vislex.recipes.source import captions_if_here, column, load_splits
 from vislex.recipes.vilex_pretrain import ViLexPretrainConfig, build_model, train
+from vislex.recipes.vilex_pretrain import sketch as sketch_vilex
 from vislex.training.recipe import Recipe
+from vislex.training.sketch import Sketch
 from vislex.vilex import ViLex
 
-__all__ = ["RECIPE", "DeDiffusionPretrainConfig", "run"]
+__all__ = ["RECIPE", "DeDiffusionPretrainConfig", "run", "sketch"]
 
 
 class DeDiffusionPretrainConfig(ViLexPretrainConfig):
@@ -45,4 +49,17 @@ def run(config: DeDiffusionPretrainConfig) -> Path:
     return train("dediffusion_pretrain", config, lambda: build(config))
 
 
-RECIPE = Recipe(DeDiffusionPretrainConfig, run)
+def sketch(config: DeDiffusionPretrainConfig) -> Iterator[Sketch]:
+    """What ``run`` would train; see ``vilex_pretrain``.
+
+    Raises:
+        ConfigError: If the captions, whose words the tokens are, are not on this machine.
+    """
+    references = captions_if_here(config)
+    if references is None:
+        raise ConfigError(f"the tokens are words of the captions of '{config.data}', which are not here")
+    captions = [text for own in references for text in own]
+    yield from sketch_vilex(config, vocabulary=captions, estimator=config.estimator, temperature=config.temperature)
+
+
+RECIPE = Recipe(DeDiffusionPretrainConfig, run, sketch)

@@ -7,6 +7,7 @@ into words, through Gaussian noise of random strength, as a denoiser's predictio
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -16,24 +17,28 @@ from pydantic import Field
 from rich.console import Console
 from rich.table import Table
 from torch import nn
-from transformers import PreTrainedTokenizerFast, set_seed
+from transformers import AutoConfig, PreTrainedTokenizerFast, set_seed
 
 from vislex.data.sources import describe_source
 from vislex.decoders.ladic.codec import LatentCodec
 from vislex.errors import CheckpointError
-from vislex.recipes.source import DataSettings, column, load_splits
-from vislex.text import encode_captions, load_tokenizer, prune_tokenizer
+from vislex.recipes.components import attached_text_encoder, codec_of, network, tokenizer_or_stand_in
+from vislex.recipes.source import DataSettings, PlannedCaptions, captions_if_here, column, load_splits
+from vislex.text import encode_captions, load_tokenizer, minilm_folder, prune_tokenizer
 from vislex.training.captions import CaptionBank, generator
 from vislex.training.draws import Draws
 from vislex.training.parts import PartSettings
 from vislex.training.recipe import Recipe
 from vislex.training.records import command_line, finish_run, start_run
-from vislex.training.settings import total_draws
+from vislex.training.settings import total_draws, uses_bf16
+from vislex.training.sketch import Sketch, caption_shapes
 from vislex.training.trainer import PartTrainer
 
-__all__ = ["NOISE_LEVELS", "RECIPE", "LadicCodecConfig", "round_trip", "run"]
+__all__ = ["NOISE_LEVELS", "RECIPE", "LadicCodecConfig", "round_trip", "run", "sketch"]
 
 NOISE_LEVELS = (0.0, 0.25, 0.5, 0.75, 1.0)  # standard deviations of the noise, in those of the latents
+
+_PARTS = {"upper": PartSettings(), "transform": PartSettings(), "embeddings": PartSettings()}
 
 logger = logging.getLogger(__name__)
 
@@ -110,7 +115,7 @@ def run(config: LadicCodecConfig) -> Path:
     trainer = PartTrainer(
         codec,
         config,
-        parts={"upper": PartSettings(), "transform": PartSettings(), "embeddings": PartSettings()},
+        parts=_PARTS,
         draws=Draws(len(train), total_draws(config), seed=config.seed, fetch=fetch),
         output_dir=output,
         validate=validate,
@@ -181,4 +186,28 @@ def _card(config: LadicCodecConfig, codec: LatentCodec, accuracies: dict[float, 
     )
 
 
-RECIPE = Recipe(LadicCodecConfig, run)
+def sketch(config: LadicCodecConfig) -> Iterator[Sketch]:
+    """What ``run`` would train; see ``Recipe``."""
+    references = captions_if_here(config)
+    tokenizer = tokenizer_or_stand_in(config.text_model)
+    notes = []
+    if config.prune_vocabulary and references is not None:
+        tokenizer, _ = prune_tokenizer(tokenizer, (text for own in references for text in own))
+    elif config.prune_vocabulary:
+        notes.append("the vocabulary is not pruned, for want of captions")
+    folder = minilm_folder() if config.text_model == "minilm" else Path(config.text_model)
+    own = AutoConfig.from_pretrained(folder) if folder.is_dir() else network(config.text_model, "model").config
+    codec = codec_of(own, tokenizer, split_layer=config.split_layer, decoder_layers=config.decoder_layers)
+    lengths = PlannedCaptions.of(references, tokenizer, config.max_length, config.data)
+    ids = {"bos": codec.config.bos_token_id, "eos": codec.config.eos_token_id, "word": len(tokenizer) // 2}
+
+    def batch(samples: int, typical: bool) -> dict[str, Any]:
+        shapes = caption_shapes(samples, lengths.typical if typical else lengths.longest, **ids)
+        del shapes["labels"]
+        return {**shapes, "noise_scale": torch.rand(samples)}
+
+    attached = attached_text_encoder(codec, bf16=uses_bf16(config))
+    yield Sketch(config, codec, _PARTS, batch, attached=attached, notes=[*notes, *lengths.notes])
+
+
+RECIPE = Recipe(LadicCodecConfig, run, sketch)

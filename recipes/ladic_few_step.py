@@ -6,6 +6,7 @@ the solver, guided if it is to be, in the place of one step of the student (mult
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -25,16 +26,18 @@ from vislex.recipes.caption_data import (
     image_inputs,
     save_captioner,
 )
-from vislex.recipes.source import column, load_splits
+from vislex.recipes.components import outline_captioner
+from vislex.recipes.source import PlannedCaptions, captions_if_here, column, load_splits
 from vislex.training.captions import CaptionBank, generator
 from vislex.training.draws import Draws
 from vislex.training.parts import PartSettings
 from vislex.training.recipe import Recipe
 from vislex.training.records import start_run
 from vislex.training.settings import samples_a_step, total_draws, uses_bf16
+from vislex.training.sketch import Sketch, caption_shapes, vision_shapes
 from vislex.training.trainer import PartTrainer
 
-__all__ = ["RECIPE", "LadicFewStepConfig", "run"]
+__all__ = ["RECIPE", "LadicFewStepConfig", "run", "sketch"]
 
 
 class LadicFewStepConfig(CaptionData):
@@ -73,16 +76,7 @@ def run(config: LadicFewStepConfig) -> Path:
     captioner, decoder = _captioner(config.model)
     output = start_run("ladic_few_step", config)
     set_seed(config.seed)
-    own, scale, temperature = decoder.sampling(), config.guidance_scale, config.temperature
-    objective = FewStepLoss(
-        decoder,
-        segments=config.segments,
-        segment_steps=config.segment_steps,
-        solver_steps=config.solver_steps,
-        guidance_scale=own.guidance_scale if scale is None else scale,
-        temperature=own.temperature if temperature is None else temperature,
-        dtype=torch.bfloat16 if uses_bf16(config) else torch.float32,
-    )
+    objective = _objective(config, decoder)
     decoder.config.sampling = objective.sampling
     train, val = load_splits(config)
     assert captioner.processor is not None  # from_pretrained opens it
@@ -97,16 +91,10 @@ def run(config: LadicFewStepConfig) -> Path:
         distance: Tensor = model(**batch, objective=objective).loss
         return distance
 
-    # What only reads (codec, length head) stays as it is.
-    frozen = {name for name in ("codec", "length_head") if hasattr(decoder, name)}
     trainer = PartTrainer(
         captioner,
         config,
-        parts={
-            "encoder": PartSettings(mode="frozen"),
-            "decoder": PartSettings(),
-            **{f"decoder.{name}": PartSettings(mode="frozen") for name in sorted(frozen)},
-        },
+        parts=_parts(decoder),
         draws=Draws(
             len(train),
             total_draws(config),
@@ -134,8 +122,32 @@ def run(config: LadicFewStepConfig) -> Path:
     return output
 
 
+def _objective(config: LadicFewStepConfig, decoder: LadicDecoder) -> FewStepLoss:
+    own, scale, temperature = decoder.sampling(), config.guidance_scale, config.temperature
+    return FewStepLoss(
+        decoder,
+        segments=config.segments,
+        segment_steps=config.segment_steps,
+        solver_steps=config.solver_steps,
+        guidance_scale=own.guidance_scale if scale is None else scale,
+        temperature=own.temperature if temperature is None else temperature,
+        dtype=torch.bfloat16 if uses_bf16(config) else torch.float32,
+    )
+
+
+def _parts(decoder: LadicDecoder) -> dict[str, PartSettings]:
+    """What only reads (codec, length head) stays as it is."""
+    frozen = PartSettings(mode="frozen")
+    readers = {f"decoder.{name}": frozen for name in ("codec", "length_head") if hasattr(decoder, name)}
+    return {"encoder": frozen, "decoder": PartSettings(), **readers}
+
+
 def _captioner(folder: Path) -> tuple[Captioner, LadicDecoder]:
     captioner = Captioner.from_pretrained(folder)
+    return captioner, _ladic(captioner, folder)
+
+
+def _ladic(captioner: Captioner, folder: Path) -> LadicDecoder:
     decoder = captioner.decoder
     if not isinstance(decoder, LadicDecoder):
         raise ConfigError(
@@ -143,7 +155,28 @@ def _captioner(folder: Path) -> tuple[Captioner, LadicDecoder]:
             "takes no few-step training; train one with 'vislex train caption decoder=ladic' and pass its folder as "
             "model="
         )
-    return captioner, decoder
+    return decoder
 
 
-RECIPE = Recipe(LadicFewStepConfig, run)
+def sketch(config: LadicFewStepConfig) -> Iterator[Sketch]:
+    """What ``run`` would train; see ``Recipe``."""
+    captioner, tokenizer = outline_captioner(config.model)
+    decoder = _ladic(captioner, config.model)
+    objective = _objective(config, decoder)
+    length = decoder.config.max_length
+    lengths = PlannedCaptions.of(captions_if_here(config), tokenizer, length, config.data)
+    ids = {"bos": decoder.config.bos_token_id, "eos": decoder.config.eos_token_id, "word": len(tokenizer) // 2}
+
+    def batch(samples: int, typical: bool) -> dict[str, Any]:
+        shapes = caption_shapes(samples, lengths.typical if typical else lengths.longest, **ids)
+        return {**shapes, **vision_shapes(captioner.encoder, samples, cached=config.cache_features)}
+
+    def loss(model: Any, inputs: dict[str, Any]) -> Tensor:
+        distance: Tensor = model(**inputs, objective=objective).loss
+        return distance
+
+    attached = {"teacher": objective.teacher}
+    yield Sketch(config, captioner, _parts(decoder), batch, loss=loss, attached=attached, notes=lengths.notes)
+
+
+RECIPE = Recipe(LadicFewStepConfig, run, sketch)

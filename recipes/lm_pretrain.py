@@ -33,9 +33,10 @@ from vislex.training.parts import PartSettings
 from vislex.training.recipe import Recipe
 from vislex.training.records import finish_run, model_card, start_run
 from vislex.training.settings import TrainingSettings, total_draws
+from vislex.training.sketch import Sketch
 from vislex.training.trainer import PartTrainer, label_tokens
 
-__all__ = ["RECIPE", "LmPretrainConfig", "build_model", "run", "suite_dialogues"]
+__all__ = ["RECIPE", "LmPretrainConfig", "build_model", "run", "sketch", "suite_dialogues"]
 
 
 class LmPretrainConfig(TrainingSettings):
@@ -181,4 +182,19 @@ def mean_loss(model: nn.Module, bank: TurnBank, *, batch_size: int = 64) -> floa
     return total / max(count, 1)
 
 
-RECIPE = Recipe(LmPretrainConfig, run)
+def sketch(config: LmPretrainConfig) -> Iterator[Sketch]:
+    """What ``run`` would train; see ``Recipe``."""
+    dialogues = list(suite_dialogues(config, "train", config.train_size))
+    tokenizer = build_tokenizer(config, dialogues)
+    bank = TurnBank(dialogues[:: max(1, len(dialogues) // 500)], tokenizer, answers_only=False)
+
+    def batch(samples: int, typical: bool) -> dict[str, Any]:
+        chosen = np.arange(samples) % len(bank)
+        if not typical:
+            chosen = np.full(samples, int(bank.lengths().argmax()))
+        return {**bank.packed(chosen, [[]] * samples, config.pack_length), "use_cache": False}
+
+    yield Sketch(config, build_model(config, tokenizer), {"model": PartSettings()}, batch)
+
+
+RECIPE = Recipe(LmPretrainConfig, run, sketch)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -25,9 +26,13 @@ from vislex.training.parts import PartSettings
 from vislex.training.recipe import Recipe
 from vislex.training.records import finish_run, model_card, start_run
 from vislex.training.settings import total_draws
+from vislex.training.sketch import Sketch
 from vislex.training.trainer import PartTrainer
 
-__all__ = ["RECIPE", "CodebookSettings", "MaskTokenizerSettings", "ceiling", "run"]
+__all__ = ["RECIPE", "CodebookSettings", "MaskTokenizerSettings", "ceiling", "run", "sketch"]
+
+
+_PARTS = {"encoder": PartSettings(), "decoder": PartSettings()}
 
 
 class CodebookSettings(Config):
@@ -108,7 +113,7 @@ def run(config: MaskTokenizerSettings) -> Path:
     trainer = PartTrainer(
         model,
         config,
-        parts={"encoder": PartSettings(), "decoder": PartSettings()},
+        parts=_PARTS,
         draws=Draws(len(masks), total_draws(config), seed=config.seed, fetch=fetch),
         output_dir=output,
         loss=loss,
@@ -175,4 +180,19 @@ def _card(config: MaskTokenizerSettings, model: MaskTokenizer, figures: dict[str
     )
 
 
-RECIPE = Recipe(MaskTokenizerSettings, run)
+def sketch(config: MaskTokenizerSettings) -> Iterator[Sketch]:
+    """What ``run`` would train once the codes are in use; see ``Recipe``."""
+    model = MaskTokenizer(MaskTokenizerConfig(**config.model)).to(memory_format=torch.channels_last)
+    side = model.config.image_size
+
+    def batch(samples: int, typical: bool) -> dict[str, Any]:
+        return {"masks": torch.rand(samples, side, side)}
+
+    def loss(model: Any, inputs: dict[str, Any]) -> Tensor:
+        found: Tensor = model(**inputs, quantize=True).loss
+        return found
+
+    yield Sketch(config, model, _PARTS, batch, loss=loss)
+
+
+RECIPE = Recipe(MaskTokenizerSettings, run, sketch)

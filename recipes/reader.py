@@ -7,6 +7,7 @@ depend on what the models under test were trained on.
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -33,11 +34,15 @@ from vislex.training.parts import PartSettings
 from vislex.training.recipe import Recipe
 from vislex.training.records import finish_run, model_card, start_run
 from vislex.training.settings import TrainingSettings, total_draws
+from vislex.training.sketch import Sketch
 from vislex.training.trainer import PartTrainer
 
-__all__ = ["RECIPE", "ReaderRecipeConfig", "ReaderSizes", "factor_accuracy", "run"]
+__all__ = ["RECIPE", "ReaderRecipeConfig", "ReaderSizes", "factor_accuracy", "run", "sketch"]
 
 SPLITS = ("train", "test_composition", "test_artist")  # together: every drawing, every combination
+
+
+_PARTS = {"backbone": PartSettings(), "object_head": PartSettings(), "image_head": PartSettings()}
 
 
 class ReaderSizes(Config):
@@ -93,14 +98,7 @@ def run(config: ReaderRecipeConfig) -> Path:
     held_out = {split: _suite(config, split, config.val_size, 0) for split in ("val", *SPLITS[1:])}
 
     set_seed(config.seed)  # here: rendering draws random numbers too, unless the images are cached
-    reader = Reader(
-        ReaderConfig(
-            concepts=concepts,
-            suite=openmoji.provenance()["suite"],
-            image_size=config.image_size,
-            **config.network.model_dump(),
-        )
-    )
+    reader = _build(config, concepts)
 
     def fetch(rows: np.ndarray, positions: np.ndarray) -> dict[str, Any]:
         pixels = normalize_images(images[rows])
@@ -108,9 +106,6 @@ def run(config: ReaderRecipeConfig) -> Path:
         noise = [2 * config.noise * g.random() * g.standard_normal(pixels.shape[1:], np.float32) for g in generators]
         pixels = (pixels + torch.from_numpy(np.stack(noise).astype(np.float32))).clamp(-1, 1)
         return {"pixel_values": pixels, **{name: torch.from_numpy(value[rows]) for name, value in targets.items()}}
-
-    def loss(model: nn.Module, batch: dict[str, Any]) -> Tensor:
-        return reader_loss(model(pixel_values=batch.pop("pixel_values")), batch)
 
     def validate(model: nn.Module) -> dict[str, float]:
         assert isinstance(model, Reader)
@@ -122,10 +117,10 @@ def run(config: ReaderRecipeConfig) -> Path:
     trainer = PartTrainer(
         reader,
         config,
-        parts={"backbone": PartSettings(), "object_head": PartSettings(), "image_head": PartSettings()},
+        parts=_PARTS,
         draws=Draws(len(images), total_draws(config), seed=config.seed, fetch=fetch),
         output_dir=output,
-        loss=loss,
+        loss=_loss,
         validate=validate,
         title="reader",
     )
@@ -136,6 +131,21 @@ def run(config: ReaderRecipeConfig) -> Path:
         (output / "README.md").write_text(_card(config, reader, figures), encoding="utf-8")
         finish_run("reader", config, output, figures, trainer, suite=openmoji.provenance())
     return output
+
+
+def _build(config: ReaderRecipeConfig, concepts: list[str]) -> Reader:
+    return Reader(
+        ReaderConfig(
+            concepts=concepts,
+            suite=openmoji.provenance()["suite"],
+            image_size=config.image_size,
+            **config.network.model_dump(),
+        )
+    )
+
+
+def _loss(model: Any, batch: dict[str, Any]) -> Tensor:
+    return reader_loss(model(pixel_values=batch.pop("pixel_values")), batch)
 
 
 def factor_accuracy(reader: Reader, rows: Dataset, *, batch_size: int = 64) -> dict[str, float]:
@@ -184,4 +194,17 @@ def _card(config: ReaderRecipeConfig, reader: Reader, figures: dict[str, float])
     )
 
 
-RECIPE = Recipe(ReaderRecipeConfig, run)
+def sketch(config: ReaderRecipeConfig) -> Iterator[Sketch]:
+    """What ``run`` would train; see ``Recipe``."""
+    concepts = list(nouns(config.vocabulary))
+    targets = factor_targets(_factors(_suite(config, "train", 1, config.data_seed)), concepts)
+
+    def batch(samples: int, typical: bool) -> dict[str, Any]:
+        pixels = torch.rand(samples, 3, config.image_size, config.image_size)
+        rows = np.zeros(samples, dtype=np.int64)
+        return {"pixel_values": pixels, **{name: torch.from_numpy(value[rows]) for name, value in targets.items()}}
+
+    yield Sketch(config, _build(config, concepts), _PARTS, batch, loss=_loss)
+
+
+RECIPE = Recipe(ReaderRecipeConfig, run, sketch)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -11,13 +12,15 @@ import torch
 from vislex.adapters.llms import embedding_rows
 from vislex.config import Config
 from vislex.errors import ConfigError, MissingDependencyError
+from vislex.recipes.vlm_sketch import sketch_vlm
 from vislex.recipes.vlm_training import VlmSettings, build_model, make_trainer, notes, record_run, save_model
 from vislex.training.adapters import save_adapters
 from vislex.training.parts import PartSettings
 from vislex.training.recipe import Recipe
 from vislex.training.records import start_run
+from vislex.training.sketch import Sketch
 
-__all__ = ["RECIPE", "SftConfig", "VlmParts", "run"]
+__all__ = ["RECIPE", "SftConfig", "VlmParts", "run", "sketch"]
 
 
 class VlmParts(Config):
@@ -59,7 +62,7 @@ def run(config: SftConfig) -> Path:
     loading = {} if config.quantize == "none" else quantization(config)
     output = start_run("sft", config)
     model = build_model(config, **loading)
-    parts = {name: getattr(config.parts, name) for name in ("encoder", "connector", "llm")}
+    parts = _parts(config)
     known = embedding_rows(model.llm)
     trainer = make_trainer(config, model, parts, output, "sft")
     if config.adapters == "keep" and embedding_rows(model.llm) != known:
@@ -79,6 +82,10 @@ def run(config: SftConfig) -> Path:
         (output / "README.md").write_text(title + notes("sft", config, figures, summary), encoding="utf-8")
         record_run("sft", config, trainer, figures, output)
     return output
+
+
+def _parts(config: SftConfig) -> dict[str, PartSettings]:
+    return {name: getattr(config.parts, name) for name in ("encoder", "connector", "llm")}
 
 
 def quantization(config: SftConfig) -> dict[str, Any]:
@@ -109,4 +116,15 @@ def quantization(config: SftConfig) -> dict[str, Any]:
     return {"quantization_config": settings, "device_map": {"": 0}}
 
 
-RECIPE = Recipe(SftConfig, run)
+def sketch(config: SftConfig) -> Iterator[Sketch]:
+    """What ``run`` would train; see ``Recipe``.
+
+    Raises:
+        ConfigError: For a language model in 4 bits, whose memory is not modelled.
+    """
+    if config.quantize != "none":
+        raise ConfigError(f"quantize={config.quantize} is not planned; plan with quantize=none, an upper bound")
+    yield sketch_vlm(config, _parts(config))
+
+
+RECIPE = Recipe(SftConfig, run, sketch)

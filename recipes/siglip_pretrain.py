@@ -8,6 +8,7 @@ pads are attended, as in the released models: the text tower pools the last posi
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -35,9 +36,10 @@ from vislex.training.parts import PartSettings
 from vislex.training.recipe import Recipe
 from vislex.training.records import finish_run, model_card, start_run
 from vislex.training.settings import total_draws
+from vislex.training.sketch import Sketch
 from vislex.training.trainer import PartTrainer
 
-__all__ = ["RECIPE", "SiglipPretrainConfig", "TowerSettings", "build_model", "run", "sigmoid_loss"]
+__all__ = ["RECIPE", "SiglipPretrainConfig", "TowerSettings", "build_model", "run", "sigmoid_loss", "sketch"]
 
 
 class TowerSettings(Config):
@@ -159,8 +161,7 @@ def run(config: SiglipPretrainConfig) -> Path:
     model, tokenizer = _model(config, references)
     length = tokenizer.model_max_length
     whole = None if stream is not None else CaptionBank(references, tokenizer, max_length=length)
-    if config.device in ("auto", "cpu") and not torch.cuda.is_available():
-        model.set_attn_implementation("eager")  # the fastest backward for 64 tokens; not saved
+    _choose_attention(model, config)
 
     def fetch(rows: np.ndarray, positions: np.ndarray) -> dict[str, Any]:
         generators = [generator(config.seed, int(position)) for position in positions]
@@ -180,10 +181,6 @@ def run(config: SiglipPretrainConfig) -> Path:
             "text_ids": torch.from_numpy(bank.text_ids[chosen]),
         }
 
-    def loss(model: nn.Module, batch: dict[str, Any]) -> Tensor:
-        text_ids = batch.pop("text_ids")
-        return sigmoid_loss(model(**batch).logits_per_text, text_ids)
-
     trainer = PartTrainer(
         model,
         config,
@@ -196,7 +193,7 @@ def run(config: SiglipPretrainConfig) -> Path:
             order=None if stream is None else stream.order(config.seed),
         ),
         output_dir=output,
-        loss=loss,
+        loss=_loss,
         validate=lambda model: zero_shot_retrieval(model, tokenizer, val_images, val_captions),
         title="siglip_pretrain",
     )
@@ -205,6 +202,17 @@ def run(config: SiglipPretrainConfig) -> Path:
         _save(model, tokenizer, config, output, figures)
         finish_run("siglip_pretrain", config, output, figures, trainer, suite=facts)
     return output
+
+
+def _choose_attention(model: SiglipModel, config: SiglipPretrainConfig) -> None:
+    """The fastest backward for 64 tokens; not saved."""
+    if config.device in ("auto", "cpu") and not torch.cuda.is_available():
+        model.set_attn_implementation("eager")
+
+
+def _loss(model: Any, batch: dict[str, Any]) -> Tensor:
+    text_ids = batch.pop("text_ids")
+    return sigmoid_loss(model(**batch).logits_per_text, text_ids)
 
 
 @torch.no_grad()
@@ -318,4 +326,25 @@ def _save(
     (output / "README.md").write_text(card, encoding="utf-8")
 
 
-RECIPE = Recipe(SiglipPretrainConfig, run)
+def sketch(config: SiglipPretrainConfig) -> Iterator[Sketch]:
+    """What ``run`` would train; see ``Recipe``."""
+    if config.start_from is not None:
+        check_folder(config.start_from)
+        model = SiglipModel(SiglipConfig.from_pretrained(config.start_from)).float()
+        tokenizer = load_tokenizer(config.start_from)
+    else:
+        references = _column(_suite(config, "train", config.train_size, config.image_size), "captions")
+        model, tokenizer = _model(config, references)
+    _choose_attention(model, config)
+
+    def batch(samples: int, typical: bool) -> dict[str, Any]:
+        return {
+            "pixel_values": torch.rand(samples, 3, config.image_size, config.image_size),
+            "input_ids": torch.full((samples, tokenizer.model_max_length), len(tokenizer) // 2),
+            "text_ids": torch.arange(samples),
+        }
+
+    yield Sketch(config, model, _parts(config), batch, loss=_loss)
+
+
+RECIPE = Recipe(SiglipPretrainConfig, run, sketch)

@@ -2,17 +2,30 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, Literal
 
 from datasets import Dataset
 from pydantic import Field
+from transformers import PreTrainedTokenizerFast
 
 from vislex.data.sources import load_suite
-from vislex.errors import ConfigError
+from vislex.errors import ConfigError, VislexError
+from vislex.training.captions import CaptionBank
 from vislex.training.settings import TrainingSettings
 from vislex.training.shards import ShardedPairs
 
-__all__ = ["DataSettings", "StreamSettings", "column", "load_splits", "load_stream", "load_validation"]
+__all__ = [
+    "DataSettings",
+    "PlannedCaptions",
+    "StreamSettings",
+    "captions_if_here",
+    "column",
+    "load_splits",
+    "load_stream",
+    "load_validation",
+]
 
 
 class StreamSettings(TrainingSettings):
@@ -90,3 +103,41 @@ def load_stream(config: StreamSettings) -> ShardedPairs | None:
 def column(dataset: Dataset, name: str) -> list[Any]:
     """A column without opening any image."""
     return list(dataset.with_format(None)[name])
+
+
+def captions_if_here(config: DataSettings) -> list[list[str]] | None:
+    """The training captions, for a plan; None where the data are streamed, or not on this machine."""
+    if config.stream:
+        return None
+    try:
+        return column(
+            load_suite(config.data, split=config.train_split, size=config.train_size, **config.data_options), "captions"
+        )
+    except (VislexError, OSError):
+        return None
+
+
+@dataclass(frozen=True)
+class PlannedCaptions:
+    """How long captions are in a plan, in tokens.
+
+    Attributes:
+        typical: Of a batch.
+        longest: Of any batch.
+        notes: What was assumed.
+    """
+
+    typical: int
+    longest: int
+    notes: Sequence[str] = ()
+
+    @classmethod
+    def of(
+        cls, references: list[list[str]] | None, tokenizer: PreTrainedTokenizerFast, max_length: int, data: str
+    ) -> PlannedCaptions:
+        """Measured on some of the captions; the longest that are allowed where there are none."""
+        if references is None:
+            told = f"the captions of '{data}' are not read: they are taken at their longest, {max_length} tokens"
+            return cls(max_length, max_length, [told])
+        lengths = CaptionBank(references[:1000], tokenizer, max_length=max_length).lengths
+        return cls(round(float(lengths.mean())), int(lengths.max()))

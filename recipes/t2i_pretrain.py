@@ -7,6 +7,7 @@ learnable. What counts is not the loss but what the reader reads from images tha
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -38,10 +39,14 @@ from vislex.training.recipe import Recipe
 from vislex.training.records import finish_run, model_card, start_run
 from vislex.training.settings import TrainingSettings, samples_a_step, total_draws
 from vislex.training.sheets import image_sheet
+from vislex.training.sketch import Sketch, caption_shapes
 from vislex.training.t2i import TextToImageTraining
 from vislex.training.trainer import PartTrainer
 
-__all__ = ["RECIPE", "DenoiserSizes", "T2IPretrainConfig", "TextSizes", "build_model", "run"]
+__all__ = ["RECIPE", "DenoiserSizes", "T2IPretrainConfig", "TextSizes", "build_model", "run", "sketch"]
+
+
+_PARTS = {"t2i.transformer": PartSettings(), "t2i.text_encoder": PartSettings()}
 
 
 class DenoiserSizes(Config):
@@ -158,11 +163,8 @@ def run(config: T2IPretrainConfig) -> Path:
     captions = column(train, "captions")
     tokenizer, _ = prune_tokenizer(load_tokenizer("minilm"), (text for own in captions for text in own))
     tokenizer.model_max_length = config.text_length
-    objective = ReconstructionObjective(
-        density=config.density, logit_mean=config.logit_mean, weighting=config.weighting
-    )
     set_seed(config.seed)  # here: rendering draws random numbers too, unless the images are cached
-    model = TextToImageTraining(build_model(config, tokenizer), objective)
+    model = _build(config, tokenizer)
     bank, val_bank, empty = (
         CaptionBank(texts, tokenizer, max_length=config.text_length)
         for texts in (captions, column(val, "captions"), [[""]])
@@ -200,7 +202,7 @@ def run(config: T2IPretrainConfig) -> Path:
     trainer = PartTrainer(
         model,
         config,
-        parts={"t2i.transformer": PartSettings(), "t2i.text_encoder": PartSettings()},
+        parts=_PARTS,
         draws=Draws(
             len(images),
             total_draws(config),
@@ -211,7 +213,7 @@ def run(config: T2IPretrainConfig) -> Path:
         ),
         output_dir=output,
         validate=validate,
-        loss=lambda trained, batch: trained(**batch),
+        loss=_loss_of,
         title="t2i_pretrain",
     )
     figures = trainer.fit()
@@ -224,6 +226,18 @@ def run(config: T2IPretrainConfig) -> Path:
         (output / "README.md").write_text(_card(config, t2i, tokenizer, figures), encoding="utf-8")
         finish_run("t2i_pretrain", config, output, figures, trainer, suite=openmoji.provenance())
     return output
+
+
+def _build(config: T2IPretrainConfig, tokenizer: PreTrainedTokenizerFast) -> TextToImageTraining:
+    objective = ReconstructionObjective(
+        density=config.density, logit_mean=config.logit_mean, weighting=config.weighting
+    )
+    return TextToImageTraining(build_model(config, tokenizer), objective)
+
+
+def _loss_of(trained: Any, batch: dict[str, Any]) -> Tensor:
+    found: Tensor = trained(**batch)
+    return found
 
 
 def _prompts(ids: np.ndarray, tokenizer: PreTrainedTokenizerFast) -> dict[str, Tensor]:
@@ -289,4 +303,23 @@ def _card(
     )
 
 
-RECIPE = Recipe(T2IPretrainConfig, run)
+def sketch(config: T2IPretrainConfig) -> Iterator[Sketch]:
+    """What ``run`` would train; see ``Recipe``."""
+    captions = column(_suite(config, "train", config.train_size), "captions")
+    tokenizer, _ = prune_tokenizer(load_tokenizer("minilm"), (text for own in captions for text in own))
+    tokenizer.model_max_length = config.text_length
+    model = _build(config, tokenizer)
+    lengths = CaptionBank(captions[:500], tokenizer, max_length=config.text_length).lengths
+    ids = {"bos": tokenizer.cls_token_id, "eos": tokenizer.sep_token_id, "word": len(tokenizer) // 2}
+
+    def batch(samples: int, typical: bool) -> dict[str, Any]:
+        shapes = caption_shapes(samples, round(float(lengths.mean())) if typical else int(lengths.max()), **ids)
+        del shapes["labels"]
+        latents = torch.rand(samples, 3, config.image_size, config.image_size)
+        drawn = model.objective.draw(model.t2i, latents)
+        return {"latents": latents, **shapes, "timesteps": drawn.timesteps, "noise": drawn.noise}
+
+    yield Sketch(config, model, _PARTS, batch, loss=_loss_of)
+
+
+RECIPE = Recipe(T2IPretrainConfig, run, sketch)

@@ -6,7 +6,8 @@ rate; training both from the start lets a fresh pooling spoil the encoder (GenHa
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import functools
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -14,14 +15,16 @@ import numpy as np
 import torch
 from pydantic import Field
 from safetensors.torch import load_file
-from torch import nn
+from torch import Tensor, nn
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments, set_seed
 
 from vislex.data.sources import describe_source
-from vislex.diffusion.t2i import load_t2i
+from vislex.diffusion.t2i import TextToImage, load_t2i
+from vislex.encoders.base import VisionEncoder
 from vislex.encoders.factory import create_encoder
 from vislex.metrics.image_features import as_uint8
 from vislex.modules.tail_drop import keep_counts
+from vislex.recipes.components import outline_t2i
 from vislex.recipes.source import DataSettings, column, load_splits, load_stream, load_validation
 from vislex.recipes.vilex_data import ImagePairs
 from vislex.training.captions import generator
@@ -29,8 +32,9 @@ from vislex.training.draws import Draws
 from vislex.training.parts import PartSettings
 from vislex.training.recipe import Recipe
 from vislex.training.records import command_line, finish_run, start_run
-from vislex.training.settings import total_draws
+from vislex.training.settings import total_draws, uses_bf16
 from vislex.training.sheets import image_sheet
+from vislex.training.sketch import Sketch, vision_shapes
 from vislex.training.trainer import PartTrainer
 from vislex.vilex import ViLex
 
@@ -42,6 +46,7 @@ __all__ = [
     "make_trainer",
     "paired_losses",
     "run",
+    "sketch",
     "train",
 ]
 
@@ -104,9 +109,13 @@ class ViLexPretrainConfig(DataSettings):
 def build_model(config: ViLexPretrainConfig, **options: Any) -> ViLex:
     """The model with its frozen text-to-image model attached; ``options`` go to ``ViLex.from_parts``."""
     encoder = create_encoder(config.encoder, pretrained=config.pretrained, tiny=config.tiny, **config.encoder_options)
+    return _join(config, encoder, load_t2i(config.t2i), **options)
+
+
+def _join(config: ViLexPretrainConfig, encoder: VisionEncoder, t2i: TextToImage, **options: Any) -> ViLex:
     return ViLex.from_parts(
         encoder=encoder,
-        t2i=load_t2i(config.t2i),
+        t2i=t2i,
         n_tokens=config.n_tokens,
         depth=config.depth,
         tail_drop=config.tail_drop,
@@ -252,14 +261,13 @@ def make_trainer(recipe: str, model: ViLex, config: ViLexPretrainConfig, output:
         return {f"loss_{count}": float(values.mean()) for count, values in losses.items()}
 
     model.config.caption_dropout = 0.0  # captions are left out above, by the sample's own draws
-    backbone = PartSettings(mode="frozen") if frozen else PartSettings(lr=config.backbone_lr or config.lr / LR_RATIO)
     trainer = PartTrainer(
         model,
         config,
-        parts={"encoder.backbone": backbone, "encoder.pooling": PartSettings(), "encoder.heads": PartSettings()},
+        parts=_parts(config, frozen=frozen),
         draws=Draws(rows, total_draws(config), seed=config.seed, fetch=fetch, order=order),
         output_dir=output,
-        loss=lambda called, batch: called(**batch).loss,
+        loss=_loss,
         validate=validate,
         title=recipe if config.stages != "two_stage" else f"{recipe}, {'pooling' if frozen else 'all'}",
         optimizer=config.optimizer,
@@ -269,6 +277,16 @@ def make_trainer(recipe: str, model: ViLex, config: ViLexPretrainConfig, output:
     if config.t2i_dtype == "bfloat16" or (config.t2i_dtype == "auto" and trainer.bf16):
         model.t2i.to(torch.bfloat16)
     return trainer
+
+
+def _parts(config: ViLexPretrainConfig, *, frozen: bool) -> dict[str, PartSettings]:
+    backbone = PartSettings(mode="frozen") if frozen else PartSettings(lr=config.backbone_lr or config.lr / LR_RATIO)
+    return {"encoder.backbone": backbone, "encoder.pooling": PartSettings(), "encoder.heads": PartSettings()}
+
+
+def _loss(model: Callable[..., Any], batch: dict[str, Any]) -> Tensor:
+    found: Tensor = model(**batch).loss
+    return found
 
 
 class _Progress(TrainerCallback):
@@ -301,4 +319,41 @@ def _notes(recipe: str, config: ViLexPretrainConfig, figures: dict[str, float]) 
     )
 
 
-RECIPE = Recipe(ViLexPretrainConfig, run)
+def sketch(config: ViLexPretrainConfig, **options: Any) -> Iterator[Sketch]:
+    """What ``run`` would train, stage by stage; ``options`` go to ``ViLex.from_parts``. See ``Recipe``."""
+    stages = {"frozen": [True], "two_stage": [True, False], "end_to_end": [False]}[config.stages]
+    for frozen in stages:
+        first = config.stages == "two_stage" and frozen
+        stage = config.model_copy(update={"steps": config.pooling_steps}) if first else config
+        encoder = create_encoder(config.encoder, tiny=config.tiny, **config.encoder_options)
+        model = _join(config, encoder, outline_t2i(config.t2i), **options)
+        if config.t2i_dtype == "bfloat16" or (config.t2i_dtype == "auto" and uses_bf16(config)):
+            model.t2i.to(torch.bfloat16)
+        yield Sketch(
+            stage,
+            model,
+            _parts(config, frozen=frozen),
+            functools.partial(_shapes, config, model, frozen),
+            loss=_loss,
+            optimizer=config.optimizer,
+            title="" if len(stages) == 1 else "pooling" if frozen else "all",
+            attached={f"t2i.{name}": part for name, part in model.t2i.named_children()},
+        )
+
+
+def _shapes(config: ViLexPretrainConfig, model: ViLex, frozen: bool, samples: int, typical: bool) -> dict[str, Any]:
+    side, scale = model.t2i.image_size, model.t2i.vae_scale
+    channels = 3 if model.t2i.vae is None else model.t2i.denoiser.config.in_channels
+    drawn = model.objective.draw(model.t2i, torch.rand(samples, channels, side // scale, side // scale))
+    captions = {"captions": ["a"] * samples} if config.use_captions else {}
+    return {
+        **vision_shapes(model.encoder.backbone, samples, cached=frozen and config.cache),
+        "targets": torch.rand(samples, 3, side, side),
+        "timesteps": drawn.timesteps,
+        "noise": drawn.noise,
+        "counts": torch.full((samples,), model.encoder.config.n_tokens),
+        **captions,
+    }
+
+
+RECIPE = Recipe(ViLexPretrainConfig, run, sketch)

@@ -29,6 +29,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "info": ("vislex.cli.info", "Describe a part, a suite or a saved model."),
     "env": ("vislex.cli.env", "Show versions, devices and optional packages."),
     "train": ("vislex.cli.train", "Train a recipe."),
+    "plan": ("vislex.cli.plan", "Tell what a training would need and take."),
     "caption": ("vislex.cli.caption", "Caption images."),
     "ask": ("vislex.cli.ask", "Ask questions about an image."),
     "segment": ("vislex.cli.segment", "Mark what an expression refers to."),

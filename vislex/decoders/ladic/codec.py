@@ -199,7 +199,7 @@ class LatentCodec(PreTrainedModel):
             "revision": None,
             "sha256": weights_digest(text_encoder),
         }
-        codec._text_encoder = (text_encoder,)
+        codec.attach(text_encoder)
         codec._measure(tokenizer, list(captions), _stop_ids(load_tokenizer(text_model)), max_length)
         return codec.eval()
 
@@ -323,6 +323,10 @@ class LatentCodec(PreTrainedModel):
             is_own = (next(own.parameters()).device, own.dtype) == place
             self._copies = {place: own if is_own else copy.deepcopy(own).to(device=device, dtype=dtype)}
         return self._copies[place]
+
+    def attach(self, text_encoder: TextEncoder) -> None:
+        """Takes a text encoder that is there already."""
+        self._text_encoder, self._copies = (text_encoder,), {}
 
     @torch.no_grad()
     def encode(self, input_ids: Tensor, attention_mask: Tensor, *, dtype: torch.dtype | None = None) -> Tensor:

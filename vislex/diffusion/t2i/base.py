@@ -218,11 +218,15 @@ class TextToImage(nn.Module):
 
     @property
     def sha256(self) -> str:
-        """Digest of the weights: of the source's files, or of the values (as float32) of loose components; kept."""
+        """Digest of the weights: of the source's files, or of the values (as float32) of loose components; kept.
+
+        On the meta device, where there are no values, of the pipeline's name alone.
+        """
         if self._sha256 is None and self.folder is not None:
             self._sha256 = folder_digest(self.folder)
         if self._sha256 is None:
-            told = f"{self.pipeline_name} {self.process.prediction_type} {values_digest(self)}"
+            values = "" if self.device.type == "meta" else values_digest(self)
+            told = f"{self.pipeline_name} {self.process.prediction_type} {values}"
             self._sha256 = hashlib.sha256(told.encode()).hexdigest()
         return self._sha256
 

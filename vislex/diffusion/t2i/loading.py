@@ -6,7 +6,7 @@ lacks a part is refused before anything is loaded.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from vislex.errors import CheckpointError, ConfigError, UnknownNameError, did_yo
 from vislex.hub import check_folder, shipped
 from vislex.registry import Entry, registry
 
-__all__ = ["load_t2i"]
+__all__ = ["family_of", "load_t2i", "outline_folder"]
 
 _PATTERNS = [INDEX, "*/*.json", "*/*.txt", "*/*.model", "*/*.safetensors"]
 _VARIANTS = ["*.fp16.*", "*.bf16.*", "*non_ema*", "*/*flax*", "safety_checker/*", "image_encoder/*"]
@@ -48,15 +48,24 @@ def load_t2i(
     """
     folder, kind, location = _resolve(str(source), revision)
     index = read_index(folder)
-    entry = _family(str(index.get("_class_name")))
+    entry = family_of(str(index.get("_class_name")))
     family: type[TextToImage] = entry.load()
-    components = _load_components(folder, index, family, dtype)
+    components = _load_components(folder, index, family, lambda part, name: _load(part, name, dtype))
     try:
         model = family(pipeline=str(index["_class_name"]), image_size=image_size, **components, **options)
     except ConfigError as error:
         raise ConfigError(f"'{source}': {error}") from error
     model.folder = folder
     model.source = {"kind": kind, "location": location, "revision": revision}
+    return model
+
+
+def outline_folder(folder: Path) -> TextToImage:
+    """The model of a folder with random weights, on torch's default device; see ``load_t2i``."""
+    index = read_index(folder)
+    family: type[TextToImage] = family_of(str(index.get("_class_name"))).load()
+    model = family(pipeline=str(index["_class_name"]), **_load_components(folder, index, family, _outline))
+    model.folder = folder
     return model
 
 
@@ -85,7 +94,12 @@ def _resolve(source: str, revision: str | None) -> tuple[Path, str, str]:
     return Path(folder), "hub", source
 
 
-def _family(pipeline: str) -> Entry:
+def family_of(pipeline: str) -> Entry:
+    """The family whose models a stock pipeline runs.
+
+    Raises:
+        UnknownNameError: If there is none.
+    """
     known: dict[str, Entry] = {}
     for entry in registry("t2i"):
         for name in entry.options.get("pipelines", ()):
@@ -99,7 +113,7 @@ def _family(pipeline: str) -> Entry:
 
 
 def _load_components(
-    folder: Path, index: Mapping[str, Any], family: type[TextToImage], dtype: torch.dtype
+    folder: Path, index: Mapping[str, Any], family: type[TextToImage], load: Callable[[Path, str], Any]
 ) -> dict[str, Any]:
     named = {part: _class_of(folder, part, index.get(part), family) for part in [*family.parts, "scheduler"]}
     missing = [part for part, name in named.items() if name is None and part not in family.optional]
@@ -108,7 +122,7 @@ def _load_components(
             f"'{folder}' is incomplete: {index['_class_name']} needs {', '.join(missing)}, which it does not hold; "
             "save or download the whole pipeline"
         )
-    return {part: _load(folder / part, name, dtype) for part, name in named.items() if name is not None}
+    return {part: load(folder / part, name) for part, name in named.items() if name is not None}
 
 
 def _class_of(folder: Path, part: str, entry: Any, family: type[TextToImage]) -> str | None:
@@ -154,6 +168,21 @@ def _load(folder: Path, name: str, dtype: torch.dtype) -> Any:
     if missing := sorted(info["missing_keys"]):
         raise CheckpointError(f"'{folder}' lacks {len(missing)} weights, the first is {missing[0]}")
     return part
+
+
+def _outline(folder: Path, name: str) -> Any:
+    import diffusers
+    import transformers
+
+    if folder.name == "scheduler" or folder.name.startswith("tokenizer"):
+        with torch.device("cpu"):  # they compute with their tables
+            return _load(folder, name, torch.float32)
+    check_folder(folder)
+    if hasattr(transformers, name):
+        found = getattr(transformers, name)
+        return found(found.config_class.from_pretrained(folder))
+    found = getattr(diffusers, name)
+    return found.from_config(found.load_config(folder))
 
 
 def _is_scheduler(found: object) -> bool:

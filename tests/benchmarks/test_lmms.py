@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from transformers import (
     CLIPImageProcessor,
     CLIPVisionConfig,
@@ -25,6 +26,7 @@ from transformers import (
 pytest.importorskip("lmms_eval", reason="the extra 'eval' is not installed")
 
 import lmms_eval
+from lmms_eval.api.instance import Instance
 from lmms_eval.evaluator import simple_evaluate
 from lmms_eval.models import get_model
 
@@ -38,7 +40,7 @@ from vislex.benchmarks.caption_models import open_caption_model
 from vislex.benchmarks.lmms_model import VislexLMM
 from vislex.benchmarks.vlm_rows import open_model
 from vislex.cli.main import main
-from vislex.errors import CheckpointError, ConfigError
+from vislex.errors import CheckpointError, ConfigError, DataError
 from vislex.text import load_tokenizer, prune_tokenizer
 
 OPENMOJI = {name: f"vislex_openmoji_{name}" for name in ("caption", "vqa", "refseg")}
@@ -213,6 +215,33 @@ def test_what_goes_wrong_is_raised(captioner_folder: Path, answering: Path, host
         VislexLMM(str(poisoned))
 
 
+def asked(model: VislexLMM, *content: dict[str, Any], **options: Any) -> str:
+    """The answer to one message."""
+    model.task_dict = {"talk": {"test": [{}]}}
+    messages = [{"role": "user", "content": list(content)}]
+    arguments = ("", lambda document: messages, options, 0, "talk", "test")
+    metadata = {"task": "talk", "doc_id": 0, "repeats": 1}
+    answer: str = model.generate_until([Instance("generate_until", arguments, 0, metadata)])[0].text
+    return answer
+
+
+def test_messages_become_turns(answering: Path, vlm: VisionLanguageModel) -> None:
+    frames = [Image.new("RGB", (40, 40), (shade, 90, 255 - shade)) for shade in range(0, 250, 50)]
+    question = {"type": "text", "text": "is there a cat?"}
+    opened, _ = open_model(str(answering))
+    model = VislexLMM(str(answering), num_frames=2, system="be brief")
+    film = asked(model, {"type": "video", "url": frames}, question, max_new_tokens=6)
+    assert film == opened.ask([[frames[1], frames[3]]], [question["text"]], system="be brief", max_new_tokens=6)[0].text
+    grey = frames[0].convert("L")
+    whole = asked(model, {"type": "image", "url": grey}, question, max_new_tokens=6)
+    assert whole == opened.ask([grey.convert("RGB")], [question["text"]], system="be brief", max_new_tokens=6)[0].text
+    first = asked(model, {"type": "image", "url": grey}, question, max_new_tokens=6, until=[" "])
+    assert first == whole.split()[0] != whole
+    assert asked(model, question, max_new_tokens=2)
+    with pytest.raises(DataError, match="this task has audio"):
+        asked(model, {"type": "audio", "url": "a.wav"}, question)
+
+
 def test_every_round_gets_the_answers_before_it(answering: Path) -> None:
     model = VislexLMM(str(answering), batch_size=2)
     seen = []
@@ -227,8 +256,13 @@ def test_every_round_gets_the_answers_before_it(answering: Path) -> None:
         return [{"role": "user", "content": content}], False, None, round_idx
 
     model.task_dict = {"talk": {"test": [{"name": "a", "rounds": 1}, {"name": "b", "rounds": 3}]}}
-    requests: list[Any] = [
-        type("Request", (), {"args": ("", to_messages, {"max_new_tokens": 2}, place, "talk", "test")})
+    requests = [
+        Instance(
+            request_type="generate_until_multi_round",
+            arguments=("", to_messages, {"max_new_tokens": 2}, place, "talk", "test"),
+            idx=0,
+            metadata={"task": "talk", "doc_id": place, "repeats": 1},
+        )
         for place in (0, 1)
     ]
     answers = model.generate_until_multi_round(requests)

@@ -15,7 +15,7 @@ $(STAMP): pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	$(BIN)/python -m pip install --quiet torch torchvision
-	$(BIN)/python -m pip install --quiet --editable '.[demo,train,test]'
+	$(BIN)/python -m pip install --quiet --editable '.[demo,eval,train,test]'
 	touch $@
 
 demo: $(STAMP)

@@ -90,9 +90,9 @@ def _seeded() -> None:
         torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
 
 
-def _tiny_t2i() -> Any:
-    """tests/tiny_t2i.py as a module."""
-    spec = importlib.util.spec_from_file_location("tiny_t2i", Path(__file__).with_name("tiny_t2i.py"))
+def _beside(name: str) -> Any:
+    """tests/NAME.py as a module."""
+    spec = importlib.util.spec_from_file_location(name, Path(__file__).with_name(f"{name}.py"))
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
@@ -103,12 +103,18 @@ def _tiny_t2i() -> Any:
 @pytest.fixture(scope="session")
 def tiny_t2i() -> Callable[..., Any]:
     """``build`` of tests/tiny_t2i.py: a text-to-image model of a family by name."""
-    build: Callable[..., Any] = _tiny_t2i().build
+    build: Callable[..., Any] = _beside("tiny_t2i").build
     return build
 
 
 @pytest.fixture(scope="session")
 def tiny_words() -> Callable[[str, int], Any]:
     """``tokenizer`` of tests/tiny_t2i.py: a tokenizer of whole words of a kind and length."""
-    tokenizer: Callable[[str, int], Any] = _tiny_t2i().tokenizer
+    tokenizer: Callable[[str, int], Any] = _beside("tiny_t2i").tokenizer
     return tokenizer
+
+
+@pytest.fixture(scope="session")
+def tiny_sources() -> Any:
+    """tests/tiny_sources.py: writers of published data sets with a handful of rows."""
+    return _beside("tiny_sources")

@@ -25,6 +25,7 @@ PACKAGES = (
     "peft",
     "accelerate",
     "datasets",
+    "lmms-eval",
     "numpy",
     "pillow",
     "resvg-py",

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 __all__ = ["TASKS", "command"]
 
-TASKS = ("captioning", "retrieval", "latency", "reproduce", "probe", "reconstruction", "vqa", "segmentation")
+TASKS = ("captioning", "retrieval", "latency", "reproduce", "probe", "reconstruction", "vqa", "segmentation", "lmms")
 COLUMNS = {
     "captioning": [
         "row", "origin", "CIDEr-D", "BLEU-4", "ROUGE-L", "scene-F1", "ms a caption", "captions a second", "evaluations",
@@ -32,8 +32,12 @@ COLUMNS = {
 
 
 def command(
+    context: typer.Context,
     task: Annotated[str, typer.Argument(help=f"One of {', '.join(TASKS)}.")],
-    paper: Annotated[str | None, typer.Argument(help="reproduce: whose published figures, e.g. ladic.")] = None,
+    names: Annotated[
+        list[str] | None,
+        typer.Argument(help="reproduce: whose published figures, e.g. ladic. lmms: tasks and groups of lmms-eval."),
+    ] = None,
     model: Annotated[
         list[str] | None,
         typer.Option("--model", "-m", help="A folder, a shipped model, or hf:ORG/CAPTIONER. May be repeated."),
@@ -43,7 +47,12 @@ def command(
         typer.Option("--encoder", "-e", help="probe: a name of 'vislex list encoders', timm:NAME, hf:DIR. Repeatable."),
     ] = None,
     data: Annotated[
-        str, typer.Option("--data", help="The suite openmoji, or SOURCE:FOLDER with photographs, e.g. coco:data/coco.")
+        str,
+        typer.Option(
+            "--data",
+            help="The suite openmoji, or SOURCE:FOLDER with photographs, e.g. coco:data/coco. lmms: several of these, "
+            "with commas.",
+        ),
     ] = "openmoji",
     data_option: Annotated[
         list[str] | None,
@@ -55,6 +64,7 @@ def command(
     size: Annotated[
         int | None, typer.Option("--size", min=1, help="Images to score: 1000, or the paper's; claims take 5,000.")
     ] = None,
+    limit: Annotated[int | None, typer.Option("--limit", min=1, help="lmms: documents a task, the first ones.")] = None,
     num_beams: Annotated[int, typer.Option("--num-beams", min=1, help="Beams; 1 is greedy.")] = 1,
     max_new_tokens: Annotated[
         int | None, typer.Option("--max-new-tokens", min=1, help="Most word pieces a caption; the model's own limit.")
@@ -97,19 +107,47 @@ def command(
     vislex bench vqa -m runs/vlm --blind runs/vlm                     accuracy by question type, floors, intervals
     vislex bench segmentation -m runs/vlm --size 500                  cIoU, mIoU, against filling the same boxes
     vislex bench reproduce ladic -m runs/paper --data coco:data/coco  our scores beside the published ones
+    vislex bench lmms vislex_openmoji_vqa pope -m runs/vlm --limit 50 tasks of lmms-eval (pip install 'vislex[eval]')
+    vislex bench lmms vislex_refcoco_res -m runs/vlm --data refcoco:data/refcoco
 
     Results with per-image scores and provenance are appended to --out; 'vislex report' makes a page of them.
     """
     if task not in TASKS:
         raise UnknownNameError(f"unknown benchmark '{task}'{did_you_mean(task, TASKS)} Allowed are {', '.join(TASKS)}")
-    if paper is not None and task != "reproduce":
-        raise ConfigError(f"'vislex bench {task}' takes no '{paper}'; give models by --model")
+    if names and (task not in ("reproduce", "lmms") or (task == "reproduce" and len(names) > 1)):
+        raise ConfigError(f"'vislex bench {task}' takes no '{names[-1]}'; give models by --model")
     if encoder and task != "probe":
         raise ConfigError(f"'vislex bench {task}' takes no --encoder; give models by --model")
     if blind and task != "vqa":
         raise ConfigError(f"'vislex bench {task}' takes no --blind; it is for 'vislex bench vqa'")
     if data_option and task not in ("captioning", "retrieval", "vqa", "segmentation"):
         raise ConfigError(f"'vislex bench {task}' takes no --data-option")
+    if limit is not None and task != "lmms":
+        raise ConfigError(f"'vislex bench {task}' takes no --limit; write --size {limit}")
+    if task == "lmms":
+        from vislex.cli.bench_lmms import lmms
+
+        given = {name for name in ("split", "size", "data", "num_beams") if _is_given(context, name)}
+        if wrong := given & {"split", "size"}:
+            raise ConfigError(f"'vislex bench lmms' takes no --{min(wrong)}: tasks name their split; --limit cuts them")
+        lmms(
+            names or [],
+            model or [],
+            data=data if "data" in given else None,
+            limit=limit,
+            generation={
+                "num_beams": num_beams if "num_beams" in given else None,
+                "max_new_tokens": max_new_tokens,
+            },
+            option=option or [],
+            out=out,
+            json=json,
+            device=device,
+            dtype=dtype,
+            batch_size=batch_size,
+            seed=seed,
+        )
+        return
     from vislex.config import parse_overrides
 
     rows: dict[str, Any] = {"split": split, "size": size or 1000, "seed": seed, "n_images": images}
@@ -135,14 +173,14 @@ def command(
         else:
             bench_images.reconstruction(model or [], overrides, seed=seed, **shared)
         return
-    names = list(model or []) if task == "reproduce" else model or _shipped(task)
+    models = list(model or []) if task == "reproduce" else model or _shipped(task)
     options: dict[str, Any] = {"device": device, "dtype": dtype, "seed": seed, "batch_size": batch_size}
     if task == "latency":
         sizes = _sizes(batch_sizes)
-        runs = _latency(names, sizes, new_tokens, repeats, num_beams, **options)
+        runs = _latency(models, sizes, new_tokens, repeats, num_beams, **options)
         record: DataRecord | None = None
     elif task == "reproduce":
-        _reproduce(paper, names, data, size, out, json, **options)
+        _reproduce(names[0] if names else None, models, data, size, out, json, **options)
         return
     else:
         from vislex.benchmarks.caption_data import load_caption_data
@@ -150,7 +188,7 @@ def command(
         loaded = load_caption_data(data, **rows)
         record = loaded.record
         if task == "retrieval":
-            runs = _retrieval(names, loaded, **options)
+            runs = _retrieval(models, loaded, **options)
         else:
             generation = {
                 "num_beams": num_beams,
@@ -158,7 +196,7 @@ def command(
                 "prompt": prompt,
                 "options": parse_overrides(option or []),
             }
-            runs = _captioning(names, loaded, generation, bounds, **options)
+            runs = _captioning(models, loaded, generation, bounds, **options)
     _show(task, runs, record, out, json)
 
 
@@ -265,3 +303,9 @@ def _sizes(text: str) -> list[int]:
     if not all(sizes):
         raise ConfigError(f"--batch-sizes is '{text}'; write positive numbers with commas, e.g. 1,16,64")
     return sizes
+
+
+def _is_given(context: typer.Context, name: str) -> bool:
+    """Whether an option was written, not left at its default."""
+    source = context.get_parameter_source(name)
+    return source is not None and source.name == "COMMANDLINE"

@@ -81,6 +81,7 @@ RUNS: dict[str, tuple[str, list[str]]] = {
         ],
     ),
     "align": ("align", ["llm=hf:<lm>", "tiny=true", "pretrained=false"]),
+    "realign": ("realign", ["model=<swapped>", "control=<host>", "train_size=10", "parts.llm.mode=lora"]),
     "sft": ("sft", ["llm=hf:<lm>", "tiny=true", "pretrained=false", "parts.llm.mode=lora"]),
     "t2i_pretrain": (
         "t2i_pretrain",
@@ -127,6 +128,9 @@ def start(tmp_path: Path, tiny_t2i: Callable[..., Any], request: pytest.FixtureR
     def make(name: str) -> Path:
         folder = tmp_path / f"from-{name}"
         torch.manual_seed(0)
+        if name in ("swapped", "host"):
+            swapped, host = request.getfixturevalue("hosts")
+            return swapped if name == "swapped" else host
         if name == "t2i":
             tiny_t2i("pixart-pixels").save_pretrained(folder)
         elif name == "lm":
@@ -151,7 +155,7 @@ def train(start: Callable[[str], Path]) -> Callable[[str, Path], Path]:
 
     def run(name: str, folder: Path) -> Path:
         recipe, overrides = RUNS[name]
-        for made in ("t2i", "lm", "text", "codec", "ladic"):
+        for made in ("t2i", "lm", "text", "codec", "ladic", "swapped", "host"):
             if any(f"<{made}>" in text for text in overrides):
                 overrides = [text.replace(f"<{made}>", str(start(made))) for text in overrides]
         loaded = registry("recipes").get(recipe).load()

@@ -51,7 +51,8 @@ def host_batch(
     prompt_ids = [ids[mask] for ids, mask in zip(inputs["input_ids"], masks, strict=True)]
     inputs["input_ids"] = _joined(prompt_ids, learned, tokenizer.pad_token_id)
     inputs["labels"] = _joined([torch.full_like(ids, -100) for ids in prompt_ids], learned, -100)
-    inputs["attention_mask"] = _joined(*([torch.ones_like(ids) for ids in own] for own in (prompt_ids, learned)), 0)
+    seen = [torch.ones_like(ids) for ids in prompt_ids], [torch.ones_like(ids) for ids in learned]
+    inputs["attention_mask"] = _joined(*seen, padding=0)
     for name, value in (("token_type_ids", family.answer_type), ("mm_token_type_ids", 0)):
         if name in inputs:
             types = [own[mask] for own, mask in zip(inputs[name], masks, strict=True)]

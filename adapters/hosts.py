@@ -14,6 +14,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 from transformers import AutoModelForImageTextToText, AutoProcessor, PreTrainedConfig, PreTrainedModel
 
+from vislex.adapters.tower import Tower
 from vislex.errors import CheckpointError, UnknownNameError, did_you_mean
 from vislex.hub import check_plain, open_checkpoint
 from vislex.processing import RESAMPLE
@@ -46,6 +47,12 @@ class HostFamily(ABC):
         reads_layers: Whether the host takes ``hidden_states[vision_feature_layer]``, not ``last_hidden_state``.
         drops_cls: Whether it can drop one prefix token.
         answer_type: ``token_type_ids`` of an answer, for hosts that have them.
+        tower_class: What wraps encoders for it.
+        swapped_class: The host with a wrapped tower, for families whose own class builds towers of one kind only; such
+            hosts take no bare tower of transformers but their own. None: the host's class stays.
+        image_processor_class: Image processor that its swapped processor needs, where transformers has none.
+        same_weights: Model types of other towers whose weights fit, under the same names, where sizes agree.
+        no_matter: Fields of the vision config beside those, in which towers may differ whose weights fit.
     """
 
     parts: ClassVar[Mapping[str, tuple[str, ...]]] = {
@@ -57,6 +64,11 @@ class HostFamily(ABC):
     reads_layers: ClassVar[bool] = False
     drops_cls: ClassVar[bool] = False
     answer_type: ClassVar[int] = 0
+    tower_class: ClassVar[type[Tower]] = Tower
+    swapped_class: ClassVar[type[PreTrainedModel] | None] = None
+    image_processor_class: ClassVar[type[Any] | None] = None
+    same_weights: ClassVar[frozenset[str]] = frozenset()
+    no_matter: ClassVar[frozenset[str]] = frozenset()
 
     @abstractmethod
     def configure(self, config: PreTrainedConfig, plan: TowerPlan) -> None:

@@ -26,26 +26,32 @@ __all__ = [
 
 
 class LinearConfig(ConnectorConfig):
-    """Config of a ``LinearConnector``."""
+    """Config of a ``LinearConnector``.
+
+    Attributes:
+        norm: Whether a LayerNorm stands before the linear map.
+    """
 
     model_type = "vislex_connector_linear"
 
+    norm: bool = True
+
 
 class LinearConnector(Connector):
-    """LayerNorm and one linear map (PaliGemma, arXiv 2407.07726, section 3.1, has the map alone)."""
+    """LayerNorm and one linear map (PaliGemma, arXiv 2407.07726, section 3.1, has the map alone: ``norm=False``)."""
 
     config_class = LinearConfig
     config: LinearConfig
 
     def __init__(self, config: LinearConfig) -> None:
         super().__init__(config)
-        self.projection = VisionProjection(config.encoder_spec.dim, config.out_dim)
+        self.projection = VisionProjection(config.encoder_spec.dim, config.out_dim, norm=config.norm)
         self.post_init()
 
     @classmethod
-    def create(cls, spec: EncoderSpec, out_dim: int) -> Self:  # type: ignore[override]
-        """See ``Connector.create``; there are no options."""
-        return cls(LinearConfig(spec=spec.to_dict(), out_dim=out_dim))
+    def create(cls, spec: EncoderSpec, out_dim: int, *, norm: bool = True) -> Self:  # type: ignore[override]
+        """Builds it; for the option see ``LinearConfig``."""
+        return cls(LinearConfig(spec=spec.to_dict(), out_dim=out_dim, norm=norm))
 
     def _connect(self, vision: VisionTokens, n_tokens: int | None) -> VisionTokens:
         return VisionTokens(self.projection(vision.tokens), vision.mask)
@@ -56,28 +62,38 @@ class MLPConfig(ConnectorConfig):
 
     Attributes:
         hidden_size: Width between the two layers; None is ``out_dim``.
+        norm: Whether a LayerNorm stands before the first.
     """
 
     model_type = "vislex_connector_mlp"
 
     hidden_size: int | None = None
+    norm: bool = True
 
 
 class MLPConnector(Connector):
-    """LayerNorm and two linear maps with GELU in between (LLaVA-1.5, arXiv 2310.03744, section 3.2)."""
+    """LayerNorm and two linear maps with GELU in between.
+
+    LLaVA-1.5 (arXiv 2310.03744, section 3.2) has the maps alone: ``norm=False``.
+    """
 
     config_class = MLPConfig
     config: MLPConfig
 
     def __init__(self, config: MLPConfig) -> None:
         super().__init__(config)
-        self.mlp = _mlp(self._width(config), config.hidden_size or config.out_dim, config.out_dim)
+        width = config.hidden_size or config.out_dim
+        self.mlp = nn.Sequential(
+            VisionProjection(self._width(config), width, norm=config.norm), nn.GELU(), nn.Linear(width, config.out_dim)
+        )
         self.post_init()
 
     @classmethod
-    def create(cls, spec: EncoderSpec, out_dim: int, *, hidden_size: int | None = None) -> Self:  # type: ignore[override]
-        """Builds it; for the option see ``MLPConfig``."""
-        return cls(MLPConfig(spec=spec.to_dict(), out_dim=out_dim, hidden_size=hidden_size))
+    def create(  # type: ignore[override]
+        cls, spec: EncoderSpec, out_dim: int, *, hidden_size: int | None = None, norm: bool = True
+    ) -> Self:
+        """Builds it; for the options see ``MLPConfig``."""
+        return cls(MLPConfig(spec=spec.to_dict(), out_dim=out_dim, hidden_size=hidden_size, norm=norm))
 
     @staticmethod
     def _width(config: MLPConfig) -> int:
@@ -187,10 +203,6 @@ class AveragePoolConnector(MLPConnector):
         features = _as_map(vision.tokens, fixed_grid(self.config.encoder_spec, "average_pool"))
         pooled = F.adaptive_avg_pool2d(features, tuple(self.config.output_grid))  # [B, D, h, w]
         return VisionTokens(self.mlp(flatten_map(pooled)))
-
-
-def _mlp(dim: int, hidden_size: int, out_dim: int) -> nn.Sequential:
-    return nn.Sequential(VisionProjection(dim, hidden_size), nn.GELU(), nn.Linear(hidden_size, out_dim))
 
 
 def _as_map(tokens: Tensor, grid: Grid) -> Tensor:

@@ -16,7 +16,7 @@ from transformers import PreTrainedConfig, PreTrainedModel
 from vislex.adapters.hosts import HostFamily, handed_over, host_family, live_tensors, part_digests, rebuilt
 from vislex.adapters.swap_plan import TowerPlan, plan_tower
 from vislex.adapters.swap_report import SwapReport, differences
-from vislex.adapters.tower import Tower, TowerConfig
+from vislex.adapters.tower import Tower
 from vislex.encoders.base import VisionEncoder
 from vislex.encoders.factory import create_encoder
 from vislex.encoders.sources import is_untrained
@@ -85,14 +85,18 @@ def swap_encoder(host: PreTrainedModel, processor: Any, encoder: VisionEncoder |
         _configure(family, host.config, plan)
         _load(family.module(host, "encoder"), encoder)
     else:
-        tower = _tower(plan, encoder)
+        tower = _tower(family, plan, encoder)
+        if family.swapped_class is not None:
+            host.__class__ = family.swapped_class
+            host.model.config = host.config
+        vars(host).pop("_weight_conversions", None)  # names that the old tower had in the file it was read from
         _configure(family, host.config, dataclasses.replace(plan, config=tower.config))
         connector = _new_connector(family, host, seed)
         for part, module in (("encoder", tower), ("connector", connector)):
             family.install(host, part, module.to(device=host.device, dtype=host.dtype).train(host.training))
         new = [f"{family.parts['connector'][0]}.{name}" for name, _ in connector.named_parameters()]
     report = SwapReport(
-        host=host.config.model_type,
+        host=str(host.config.model_type).removeprefix("vislex_"),
         encoder=encoder.config.name or encoder.config.model_type,
         kind=plan.kind,
         image_tokens=family.image_tokens(host.config, plan),
@@ -114,25 +118,27 @@ def _configure(family: HostFamily, config: PreTrainedConfig, plan: TowerPlan) ->
     if plan.kind != "own":
         family.configure(config, plan)
         config.vision_config = plan.config
+        if family.swapped_class is not None:
+            config.__class__ = family.swapped_class.config_class
+            vars(config).pop("model_type", None)  # a config that was read from JSON holds the old one itself
 
 
 def _processor(family: HostFamily, processor: Any, config: PreTrainedConfig, plan: TowerPlan) -> Any:
     if plan.kind != "own":
         return family.repair_processor(processor, config, plan)
-    known = {name: getattr(processor, name, None) for name in ("image_processor", "video_processor")}
-    given = {name: part for name, part in known.items() if part is not None}
-    changed = {name: handed_over(part, plan.spec) for name, part in given.items()}
+    given: dict[str, Any] = {name: getattr(processor, name, None) for name in ("image_processor", "video_processor")}
+    changed = {name: handed_over(part, plan.spec) for name, part in given.items() if part is not None}
     if all(part.to_dict() == given[name].to_dict() for name, part in changed.items()):
         return processor
     return rebuilt(processor, **changed)
 
 
-def _tower(plan: TowerPlan, encoder: VisionEncoder) -> PreTrainedModel:
+def _tower(family: HostFamily, plan: TowerPlan, encoder: VisionEncoder) -> PreTrainedModel:
     if plan.kind == "stock":
         backbone: PreTrainedModel = copy.deepcopy(encoder.backbone)
         return backbone
     inner = copy.deepcopy(encoder)
-    return Tower(TowerConfig.of(inner), inner)
+    return family.tower_class(family.tower_class.config_class.of(inner), inner)
 
 
 def _load(tower: nn.Module, encoder: VisionEncoder) -> None:

@@ -10,7 +10,7 @@ from typing import Any, Literal
 from transformers import PreTrainedConfig, PreTrainedModel
 
 from vislex.adapters.hosts import HostFamily
-from vislex.adapters.tower import Tower, TowerConfig, fixed_spec, square_side
+from vislex.adapters.tower import Tower, fixed_spec, square_side
 from vislex.encoders.base import VisionEncoder, pair
 from vislex.encoders.hf import HFEncoder
 from vislex.errors import SpecError
@@ -86,9 +86,9 @@ def plan_tower(family: HostFamily, host: PreTrainedModel, encoder: VisionEncoder
     if _is_plain(encoder) and (layer is None or family.reads_layers):
         backbone: PreTrainedConfig = encoder.config.backbone_config
         spec, n_prefix = encoder.spec, encoder.spec.n_prefix
-        if _same_architecture(backbone, now) and spec.image_size == pair(now.image_size):
+        if _fits(family, backbone, now) and spec.image_size == pair(getattr(now, "image_size", spec.image_size)):
             return TowerPlan("own", now, spec, n_prefix, layer)
-        if _reads(family, encoder, backbone):
+        if family.swapped_class is None and _reads(family, encoder, backbone):
             config = copy.deepcopy(backbone)
             if family.reads_layers and layer is None and config.model_type != now.model_type:
                 layer = -1
@@ -96,21 +96,23 @@ def plan_tower(family: HostFamily, host: PreTrainedModel, encoder: VisionEncoder
     own = family.module(host, "encoder")
     if isinstance(own, Tower) and _same_architecture(encoder.config, own.encoder.config):
         return TowerPlan("own", now, fixed_spec(encoder.spec))
-    return TowerPlan("wrapped", TowerConfig.of(encoder), fixed_spec(encoder.spec), layer=-1)
+    config = family.tower_class.config_class.of(encoder)
+    return TowerPlan("wrapped", config, fixed_spec(encoder.spec), layer=-1)
 
 
 def _is_plain(encoder: VisionEncoder) -> bool:
-    """Whether an encoder is nothing but a tower that ``AutoModel`` builds, without changes to what goes in and out."""
+    """Whether an encoder is nothing but a tower of transformers, without changes to what goes in and out."""
     if not isinstance(encoder, HFEncoder) or encoder.config.keep_prefix:
         return False
     family = encoder.family
-    return family.class_name is None and not family.variable_length and not family.masked
+    return not family.variable_length and not family.masked
 
 
 def _reads(family: HostFamily, encoder: VisionEncoder, backbone: PreTrainedConfig) -> bool:
     """Whether a host reads the encoder's very tokens from its bare tower."""
     return (
-        all(isinstance(getattr(backbone, field, None), int | float) for field in family.vision_fields)
+        encoder.family.class_name is None  # AutoModel builds it
+        and all(isinstance(getattr(backbone, field, None), int | float) for field in family.vision_fields)
         and encoder.spec.image_size == pair(backbone.image_size)
         and encoder.spec.n_prefix <= int(family.drops_cls)
         and square_side(encoder.spec) == backbone.image_size // backbone.patch_size
@@ -123,15 +125,28 @@ def _layer(encoder: VisionEncoder) -> int | None:
     return layer + 1 if layer is not None and layer >= 0 else layer
 
 
-def _same_architecture(config: PreTrainedConfig, other: PreTrainedConfig) -> bool:
-    if type(config) is not type(other):
-        return False
+def _fits(family: HostFamily, config: PreTrainedConfig, now: PreTrainedConfig) -> bool:
+    """Whether a host's tower takes the weights of a tower with another config."""
+    if config.model_type in family.same_weights:
+        return _same_fields(config, now, family.no_matter)
+    return _same_architecture(config, now, family.no_matter)
+
+
+def _same_architecture(
+    config: PreTrainedConfig, other: PreTrainedConfig, no_matter: frozenset[str] = frozenset()
+) -> bool:
+    return type(config) is type(other) and _same_fields(config, other, no_matter)
+
+
+def _same_fields(config: PreTrainedConfig, other: PreTrainedConfig, no_matter: frozenset[str]) -> bool:
     shared = {field.name for field in dataclasses.fields(PreTrainedConfig)}
-    names = [field.name for field in dataclasses.fields(config) if field.name not in shared | _NO_MATTER]
+    names = [field.name for field in dataclasses.fields(config) if field.name not in shared | _NO_MATTER | no_matter]
     return all(_equal(getattr(config, name), getattr(other, name)) for name in names)
 
 
 def _equal(value: Any, other: Any) -> bool:
     if isinstance(value, PreTrainedConfig):
         return _same_architecture(value, other)
+    if isinstance(value, list | tuple) and isinstance(other, list | tuple):  # lists where a config was read from JSON
+        return list(value) == list(other)
     return bool(value == other)

@@ -122,11 +122,11 @@ class VisionLanguageProcessor(ProcessorMixin):
             system: What stands before all turns.
             answer: What the assistant says; None leaves it to the model.
         """
-        turns: list[dict[str, Any]] = [{"role": "system", "content": system}] if system is not None else []
-        parts = [{"type": "image"}] * n_images + [{"type": "text", "text": question}]
-        turns.append({"role": "user", "content": parts})
-        if answer is not None:
-            turns.append({"role": "assistant", "content": answer})
+        turns: list[dict[str, Any]] = []
+        for role, said, images in (("system", system, 0), ("user", question, n_images), ("assistant", answer, 0)):
+            if said is not None:
+                parts = [{"type": "image"}] * images + [{"type": "text", "text": said}]
+                turns.append({"role": role, "content": parts})
         text: str = self.apply_chat_template(turns, add_generation_prompt=answer is None, tokenize=False)
         return text
 

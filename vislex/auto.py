@@ -11,7 +11,7 @@ import functools
 import logging
 from typing import Any
 
-from transformers import AutoConfig, AutoModel, AutoModelForImageTextToText, AutoProcessor
+from transformers import AutoConfig, AutoImageProcessor, AutoModel, AutoModelForImageTextToText, AutoProcessor
 
 from vislex.errors import VislexError
 from vislex.registry import Entry, registry
@@ -24,7 +24,6 @@ logger = logging.getLogger(__name__)
 @functools.cache
 def register() -> None:
     """Registers every encoder, decoder and connector of the catalog and of plug-ins, and what is made of them."""
-    from vislex.adapters.tower import Tower, TowerConfig
     from vislex.adapters.vlm import VisionLanguageModel
     from vislex.adapters.vlm_config import VisionLanguageConfig
     from vislex.adapters.vlm_processing import VisionLanguageProcessor
@@ -49,11 +48,28 @@ def register() -> None:
                 continue
             AutoConfig.register(part.config_class.model_type, part.config_class, exist_ok=True)
             AutoModel.register(part.config_class, part, exist_ok=True)
+    for entry in registry("hosts"):
+        try:
+            family = entry.load()
+        except VislexError as error:
+            if entry.origin == "vislex":
+                raise
+            logger.warning("a plug-in cannot be used: %s", error)
+            continue
+        tower, swapped, images = family.tower_class, family.swapped_class, family.image_processor_class
+        AutoConfig.register(tower.config_class.model_type, tower.config_class, exist_ok=True)
+        AutoModel.register(tower.config_class, tower, exist_ok=True)
+        if images is not None:
+            AutoImageProcessor.register(
+                tower.config_class, image_processor_classes={"torchvision": images}, exist_ok=True
+            )
+        if swapped is not None:
+            AutoConfig.register(swapped.config_class.model_type, swapped.config_class, exist_ok=True)
+            AutoModelForImageTextToText.register(swapped.config_class, swapped, exist_ok=True)
     for config, model in (
         (LatentCodecConfig, LatentCodec),
         (MaskTokenizerConfig, MaskTokenizer),
         (ReaderConfig, Reader),
-        (TowerConfig, Tower),
         (ViLexConfig, ViLex),
     ):
         AutoConfig.register(config.model_type, config, exist_ok=True)

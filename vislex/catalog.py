@@ -178,6 +178,8 @@ SCORERS: dict[str, Row] = {
 
 HOSTS: dict[str, Row] = {
     "gemma3": ("vislex.adapters.host_gemma3:FAMILY", "Gemma 3: a square map of tokens, pooled, one matrix", {}),
+    "idefics3": ("vislex.adapters.host_idefics3:FAMILY", "Idefics3: square tiles, a square number of tokens each", {}),
+    "internvl": ("vislex.adapters.host_internvl:FAMILY", "InternVL 2.5 to 3.5: tiles, a square number of tokens", {}),
     "llava": ("vislex.adapters.host_llava:FAMILY", "LLaVA and LLaVA-1.5: any tokens, two linear maps", {}),
     "llava_next": (
         "vislex.adapters.host_llava_next:FAMILY",
@@ -190,6 +192,10 @@ HOSTS: dict[str, Row] = {
         {},
     ),
     "paligemma": ("vislex.adapters.host_paligemma:FAMILY", "PaliGemma 1 and 2: any tokens, one linear map", {}),
+    "qwen2_5_vl": ("vislex.adapters.host_qwen2_5_vl:FAMILY", "Qwen2.5-VL: any tokens, its visual replaced", {}),
+    "qwen2_vl": ("vislex.adapters.host_qwen2_vl:FAMILY", "Qwen2-VL: any tokens, its visual replaced", {}),
+    "qwen3_vl": ("vislex.adapters.host_qwen3_vl:FAMILY", "Qwen3-VL: any tokens, its visual replaced, no DeepStack", {}),
+    "smolvlm": ("vislex.adapters.host_smolvlm:FAMILY", "SmolVLM 1 and 2: square tiles, tokens in a square", {}),
 }
 
 RECIPES: dict[str, Row] = {

@@ -157,6 +157,17 @@ def test_pixel_shuffle_keeps_every_value_and_average_pool_the_means() -> None:
     assert build("average_pool", SPEC).count(SPEC.count()) == Grid(2, 3)
 
 
+def test_without_its_norm_a_linear_connector_is_one_map() -> None:
+    tokens = torch.randn(2, 24, 8)
+    connector = build("linear", SPEC, norm=False)
+    weight, bias = connector.projection.linear.weight, connector.projection.linear.bias
+    torch.testing.assert_close(connector(tokens).tokens, tokens @ weight.T + bias)
+    for name, norm in (("linear", True), ("mlp", True), ("mlp", False)):
+        connector = build(name, SPEC, norm=norm)
+        change = float((connector(3 * tokens).tokens - connector(tokens).tokens).detach().abs().max())
+        assert (change < 1e-3) is norm
+
+
 def test_what_does_not_fit_is_refused_in_one_line() -> None:
     with pytest.raises(SpecError, match=r"factor 3 cannot divide 4 x 6 tokens"):
         build("pixel_shuffle", SPEC, factor=3)

@@ -20,6 +20,15 @@ from transformers import (
     Gemma3Processor,
     Gemma3TextConfig,
     GemmaConfig,
+    GotOcr2ImageProcessor,
+    Idefics3Config,
+    Idefics3ForConditionalGeneration,
+    Idefics3ImageProcessor,
+    Idefics3Processor,
+    InternVLConfig,
+    InternVLForConditionalGeneration,
+    InternVLProcessor,
+    InternVLVideoProcessor,
     LlamaConfig,
     LlavaConfig,
     LlavaForConditionalGeneration,
@@ -38,9 +47,26 @@ from transformers import (
     PaliGemmaProcessor,
     PreTrainedModel,
     PreTrainedTokenizerFast,
+    Qwen2_5_VLConfig,
+    Qwen2_5_VLForConditionalGeneration,
+    Qwen2_5_VLProcessor,
     Qwen2Config,
+    Qwen2VLConfig,
+    Qwen2VLForConditionalGeneration,
+    Qwen2VLImageProcessor,
+    Qwen2VLProcessor,
+    Qwen2VLVideoProcessor,
+    Qwen3VLConfig,
+    Qwen3VLForConditionalGeneration,
+    Qwen3VLProcessor,
+    Qwen3VLVideoProcessor,
     SiglipImageProcessor,
     SiglipVisionConfig,
+    SmolVLMConfig,
+    SmolVLMForConditionalGeneration,
+    SmolVLMImageProcessor,
+    SmolVLMProcessor,
+    SmolVLMVideoProcessor,
 )
 
 import vislex
@@ -112,6 +138,103 @@ def paligemma() -> tuple[PreTrainedModel, Any]:
     return PaliGemmaForConditionalGeneration(config), processor
 
 
+TILES = {"size": {"longest_edge": 40}, "max_image_size": {"longest_edge": 20}}
+MARKS = [
+    "<image>",
+    "<fake_token_around_image>",
+    "<global-img>",
+    "<end_of_utterance>",
+    *(f"<row_{row}_col_{column}>" for row in (1, 2) for column in (1, 2)),
+]
+
+
+def tiled(config_class: type[Any], tokenizer: PreTrainedTokenizerFast) -> Any:
+    """Config of Idefics3 and SmolVLM: 16 patches a tile, of which four become one token."""
+    return config_class(
+        vision_config={**VISION, "image_size": 20, "patch_size": 5},
+        text_config={"model_type": "llama", **TEXT, "vocab_size": len(tokenizer)},
+        image_token_id=tokenizer.convert_tokens_to_ids("<image>"),
+        scale_factor=2,
+    )
+
+
+def idefics3() -> tuple[PreTrainedModel, Any]:
+    """Idefics3, images cut into at most four tiles."""
+    processor = Idefics3Processor(Idefics3ImageProcessor(**TILES), words(*MARKS), image_seq_len=4)
+    return Idefics3ForConditionalGeneration(tiled(Idefics3Config, processor.tokenizer)), processor
+
+
+def smolvlm() -> tuple[PreTrainedModel, Any]:
+    """SmolVLM, the same with videos."""
+    images, videos = SmolVLMImageProcessor(**TILES), SmolVLMVideoProcessor(**TILES, num_frames=2, fps=1)
+    processor = SmolVLMProcessor(images, words(*MARKS, "<video>"), videos, image_seq_len=4)
+    return SmolVLMForConditionalGeneration(tiled(SmolVLMConfig, processor.tokenizer)), processor
+
+
+def internvl() -> tuple[PreTrainedModel, Any]:
+    """InternVL: InternViT without its class token, at most two tiles."""
+    tokenizer = words(
+        start_image_token="<img>", end_image_token="</img>", context_image_token="<IMG_CONTEXT>", video_token="<video>"
+    )
+    size = {"height": 20, "width": 20}
+    processor = InternVLProcessor(
+        GotOcr2ImageProcessor(size=size, min_patches=1, max_patches=2),
+        tokenizer,
+        InternVLVideoProcessor(size=size),
+        image_seq_length=4,
+    )
+    config = InternVLConfig(
+        vision_config={**VISION, "image_size": 20, "patch_size": 5},
+        text_config={"model_type": "qwen2", **TEXT, "vocab_size": len(tokenizer)},
+        image_token_id=tokenizer.convert_tokens_to_ids("<IMG_CONTEXT>"),
+        image_seq_length=4,
+    )
+    return InternVLForConditionalGeneration(config), processor
+
+
+PIXELS = {"shortest_edge": 16 * 16, "longest_edge": 24 * 24}
+PATCHES = {"size": PIXELS, "patch_size": 4, "temporal_patch_size": 2, "merge_size": 2}
+PATCHES |= {"image_mean": [0.5, 0.5, 0.5], "image_std": [0.5, 0.5, 0.5]}
+
+
+def qwen(config_class: type[Any], model: type[Any], processor: type[Any], videos: type[Any], **vision: Any) -> Any:
+    """A Qwen-VL: patches of 4 pixels, of which four become one token."""
+    tokenizer = words("<|image_pad|>", "<|video_pad|>", "<|vision_start|>", "<|vision_end|>")
+    config = config_class(
+        vision_config={"depth": 2, "num_heads": 2, "patch_size": 4, **vision},
+        text_config={
+            **TEXT,
+            "vocab_size": len(tokenizer),
+            "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [2, 1, 1]},
+        },
+        **{f"{name}_token_id": tokenizer.convert_tokens_to_ids(f"<|{pad}|>") for name, pad in PADS.items()},
+    )
+    return model(config), processor(Qwen2VLImageProcessor(**PATCHES), tokenizer, videos(**PATCHES))
+
+
+PADS = {"image": "image_pad", "video": "video_pad", "vision_start": "vision_start", "vision_end": "vision_end"}
+
+
+def qwen2_vl() -> tuple[PreTrainedModel, Any]:
+    """Qwen2-VL."""
+    parts = (Qwen2VLConfig, Qwen2VLForConditionalGeneration, Qwen2VLProcessor, Qwen2VLVideoProcessor)
+    return qwen(*parts, embed_dim=16, hidden_size=TEXT["hidden_size"], mlp_ratio=2)
+
+
+def qwen2_5_vl() -> tuple[PreTrainedModel, Any]:
+    """Qwen2.5-VL: windows in the first layer."""
+    parts = (Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration, Qwen2_5_VLProcessor, Qwen2VLVideoProcessor)
+    sizes = {"hidden_size": 16, "intermediate_size": 24, "out_hidden_size": TEXT["hidden_size"]}
+    return qwen(*parts, **sizes, window_size=16, fullatt_block_indexes=[1])
+
+
+def qwen3_vl() -> tuple[PreTrainedModel, Any]:
+    """Qwen3-VL: the first layer's features go to the language model too."""
+    parts = (Qwen3VLConfig, Qwen3VLForConditionalGeneration, Qwen3VLProcessor, Qwen3VLVideoProcessor)
+    sizes = {"hidden_size": 16, "intermediate_size": 24, "out_hidden_size": TEXT["hidden_size"]}
+    return qwen(*parts, **sizes, num_position_embeddings=16, deepstack_visual_indexes=[0])
+
+
 def llava_next() -> tuple[PreTrainedModel, Any]:
     """LLaVA-NeXT: CLIP's maps of up to two by two tiles."""
     tokenizer = words("<image>")
@@ -179,10 +302,16 @@ def gemma3() -> tuple[PreTrainedModel, Any]:
 
 HOSTS: dict[str, Callable[[], tuple[PreTrainedModel, Any]]] = {
     "gemma3": gemma3,
+    "idefics3": idefics3,
+    "internvl": internvl,
     "llava": llava,
     "llava_next": llava_next,
     "llava_onevision": llava_onevision,
     "paligemma": paligemma,
+    "qwen2_5_vl": qwen2_5_vl,
+    "qwen2_vl": qwen2_vl,
+    "qwen3_vl": qwen3_vl,
+    "smolvlm": smolvlm,
 }
 
 

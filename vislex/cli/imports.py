@@ -18,6 +18,13 @@ __all__ = ["app"]
 
 app = typer.Typer(rich_markup_mode=None)
 
+_TYPES = ("float32", "bfloat16", "float16", "auto")
+HostSource = Annotated[str, typer.Argument(metavar="SRC", help="Folder or hub id of the checkpoint.")]
+ModelFolder = Annotated[Path, typer.Option("--out", "-o", help="New folder for the vision-language model.")]
+ImportType = Annotated[
+    str, typer.Option("--dtype", help=f"Number format that is written: {', '.join(_TYPES)} (the checkpoint's own).")
+]
+
 
 @app.callback()
 def group() -> None:
@@ -115,6 +122,56 @@ def vae_oid(
         },
     ]
     _report(out, parts, f"vislex.create_codec('loc_seg', tokenizer='{out}')", json)
+
+
+@app.command("paligemma", short_help="A PaliGemma or PaliGemma 2 of transformers: a vision-language model.")
+def paligemma(source: HostSource, out: ModelFolder, dtype: ImportType = "float32", json: Json = False) -> None:
+    """Import a PaliGemma checkpoint as a vision-language model of vislex that computes the same function.
+
+    \b
+    vislex import paligemma google/paligemma2-3b-mix-224 --out paligemma --dtype bfloat16
+    vislex ask photo.png "caption en" --model paligemma
+    vislex export paligemma --to host          and back, also after training
+
+    Image processor, tokenizer, prompt and generation settings are the host's own. Encoder, connector and language model
+    can be trained, segmented with and exchanged like those of any other model.
+    """
+    _import_host(source, "paligemma", out, dtype, json)
+
+
+@app.command("llava", short_help="A LLaVA of transformers: a vision-language model.")
+def llava(source: HostSource, out: ModelFolder, dtype: ImportType = "float32", json: Json = False) -> None:
+    """Import a LLaVA or LLaVA-1.5 checkpoint as a vision-language model of vislex that computes the same function.
+
+    \b
+    vislex import llava llava-hf/llava-1.5-7b-hf --out llava --dtype float16
+    vislex ask photo.png "What is shown?" --model llava
+    vislex export llava --to host              and back, also after training
+
+    Image processor, tokenizer, prompt and generation settings are the host's own. A LLaVA that reads several layers of
+    its tower, or another activation than gelu, is refused.
+    """
+    _import_host(source, "llava", out, dtype, json)
+
+
+def _import_host(source: str, family: str, out: Path, dtype: str, json: bool) -> None:
+    import torch
+
+    from vislex.adapters.vlm_exchange import import_from_host
+
+    _check_new(out)
+    if dtype not in _TYPES:
+        raise ConfigError(f"--dtype '{dtype}' is none of {', '.join(_TYPES)}")
+    error_console.print(f"reading {source}, and comparing what comes out with it ...", markup=False)
+    model = import_from_host(source, family, "auto" if dtype == "auto" else getattr(torch, dtype))
+    model.save_pretrained(out)
+    spec, connector = model.encoder.spec, model.connector.config
+    parts = [
+        _part("encoder", model.encoder, f"{model.encoder.backbone.config.model_type}, {spec.n_tokens} tokens an image"),
+        _part("connector", model.connector, f"{connector.model_type.removeprefix('vislex_connector_')} without a norm"),
+        _part("llm", model.llm, f"{model.llm.config.model_type}, {model.config.attention} attention"),
+    ]
+    _report(out, parts, f"vislex ask IMAGE QUESTION --model {out}", json)
 
 
 def _check_new(out: Path) -> None:

@@ -22,12 +22,15 @@ class VisionProjection(nn.Module):
         vision_dim: Width of the encoder's tokens.
         hidden_size: Width of the decoder.
         grid: Rows and columns of the map of tokens; None adds no position.
+        norm: Whether the LayerNorm is there.
     """
 
-    def __init__(self, vision_dim: int, hidden_size: int, grid: Sequence[int] | None = None) -> None:
+    def __init__(
+        self, vision_dim: int, hidden_size: int, grid: Sequence[int] | None = None, *, norm: bool = True
+    ) -> None:
         super().__init__()
         self.grid = None if grid is None else Grid(*grid)
-        self.norm = nn.LayerNorm(vision_dim)
+        self.norm = nn.LayerNorm(vision_dim) if norm else nn.Identity()
         self.linear = nn.Linear(vision_dim, hidden_size)
         if self.grid is not None:
             self.row = nn.Parameter(torch.zeros(self.grid.height, 1, hidden_size))

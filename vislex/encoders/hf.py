@@ -18,7 +18,8 @@ from transformers.configuration_utils import SubConfigSpec
 from transformers.utils import logging as transformers_logging
 
 from vislex.encoders.base import VisionEncoder, VisionEncoderConfig, check_variant, pair
-from vislex.encoders.hf_families import Family, family_of, vision_config_of
+from vislex.encoders.hf_families import family_of, vision_config_of
+from vislex.encoders.hf_family import Family
 from vislex.encoders.sources import check_location, check_same, local_source, read_preprocessing
 from vislex.errors import CheckpointError, ConfigError, SpecError
 from vislex.hub import open_checkpoint, shipped
@@ -167,15 +168,13 @@ class HFEncoder(VisionEncoder):
                 raise SpecError(f"{self.config.name} also takes {', '.join(sorted(missing))} of its image processor")
         else:
             self._check_size(pixel_values)
-        arguments = self.family.arguments(self.config.backbone_config, pixel_values, image_inputs)
-        output = self.backbone(
-            pixel_values=pixel_values.to(self.dtype),
-            output_hidden_states=self.config.layer is not None,
-            **arguments,
-        )
+        config, pixel_values = self.config.backbone_config, pixel_values.to(self.dtype)
+        arguments = self.family.arguments(config, pixel_values, image_inputs)
+        output = self.backbone(output_hidden_states=self.config.layer is not None, **arguments)
         tokens = output.last_hidden_state
         if self.config.layer is not None:
             tokens = self._layer(output.hidden_states)
+        tokens = self.family.tokens(config, tokens, pixel_values)
         n_prefix = 0 if self.config.keep_prefix else self.family.n_prefix(self.config.backbone_config)
         mask = image_inputs["pixel_attention_mask"].bool() if self.family.variable_length else None
         return VisionTokens(tokens[:, n_prefix:], mask=mask, pooled=self.family.pooled(output))
@@ -233,7 +232,7 @@ def _load_weights(encoder: HFEncoder, location: str | Path, weights: str | None)
         transformers_logging.set_verbosity(verbosity)
     if missing := sorted(info["missing_keys"]):
         raise CheckpointError(f"'{location}' lacks {len(missing)} weights of the vision tower, e.g. {missing[0]}")
-    encoder.backbone = backbone
+    encoder.backbone = encoder.family.trimmed(backbone)
     if weights is not None:
         return local_source("weights", Path(location), weights)
     if Path(location).is_dir():

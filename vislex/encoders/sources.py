@@ -113,6 +113,8 @@ def read_preprocessing(location: str | Path) -> Preprocessing | None:
         values = {"mean": tuple(processor.image_mean), "std": tuple(processor.image_std)}
     if (resample := getattr(processor, "resample", None)) in _INTERPOLATION:
         values["interpolation"] = _INTERPOLATION[resample]
+    if hasattr(processor, "merge_size"):  # Qwen-VL: its sizes are numbers of pixels
+        return values
     size = getattr(processor, "crop_size" if getattr(processor, "do_center_crop", False) else "size", None) or {}
     if (side := dict(size).get("shortest_edge")) is not None:
         values["image_size"] = (side, side)

@@ -1,0 +1,76 @@
+"""The guides' Python runs, on small models of the same classes in place of the hub's."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+import torch
+from transformers import (
+    BitImageProcessor,
+    Dinov2Config,
+    Dinov2Model,
+    SiglipConfig,
+    SiglipImageProcessor,
+    SiglipModel,
+)
+
+ROOT = Path(__file__).parents[1]
+GUIDE = (ROOT / "docs" / "replace_the_encoder.md").read_text(encoding="utf-8")
+BLOCKS = re.findall(r"```python\n(.*?)```", GUIDE, flags=re.DOTALL)
+HALF = [0.5, 0.5, 0.5]
+
+
+def tiny_hosts() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("tiny_hosts", ROOT / "tests" / "adapters" / "tiny_hosts.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def folders(root: Path) -> None:
+    """What the guide takes from a hub, as folders of the same names."""
+    hosts = tiny_hosts()
+    names = {"google/paligemma2-3b-pt-224": "paligemma", "HuggingFaceTB/SmolVLM-256M-Instruct": "smolvlm"}
+    for name, host in names.items():
+        for part in hosts.build(host):
+            part.save_pretrained(root / name)
+    torch.manual_seed(0)
+    dinov2 = Dinov2Config(**hosts.VISION, image_size=20, patch_size=5)
+    Dinov2Model(dinov2).save_pretrained(root / "facebook/dinov2-base")
+    crop = {"height": 20, "width": 20}
+    BitImageProcessor(size={"shortest_edge": 20}, crop_size=crop).save_pretrained(root / "facebook/dinov2-base")
+    vision = {**hosts.VISION, "image_size": 20, "patch_size": 5}
+    siglip = SiglipConfig(vision_config=vision, text_config={**hosts.VISION, "vocab_size": 9})
+    SiglipModel(siglip).save_pretrained(root / "google/siglip-base-patch16-512")
+    SiglipImageProcessor(size=crop, image_mean=HALF, image_std=HALF).save_pretrained(
+        root / "google/siglip-base-patch16-512"
+    )
+
+
+def test_the_encoder_is_replaced_in_ten_lines() -> None:
+    assert len([line for line in BLOCKS[0].splitlines() if line.strip()]) <= 10
+
+
+def test_the_code_of_replacing_an_encoder_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folders(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, object] = {}
+    for block in BLOCKS:
+        exec(compile(block, "docs/replace_the_encoder.md", "exec"), names)
+    said = capsys.readouterr().out
+    assert "connector is new - retrain: required" in said
+    assert "16 tokens an image" in said
+    assert "own ['the encoder's', 'kept', 'kept']" in said.replace('"', "'")
+    assert "vislex_smolvlm" in said
+    losses = names["losses"]
+    assert isinstance(losses, list)
+    assert losses[-1] < losses[0]
+    assert {path.name for path in tmp_path.glob("*/swap.json")} == {"swap.json"}

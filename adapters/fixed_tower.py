@@ -24,19 +24,20 @@ class FixedTower(PreTrainedModel):
     """Mixed in before the host's class: lets it build the smallest tower of its kind, and puts the config's there.
 
     Attributes:
+        stock: The host's own config class.
         smallest: Fields of the vision config of that tower.
         tower_path: Where the tower is.
         connector_path: Where the connector is, which is built again for the tower's width; None if it is inside.
     """
 
+    stock: ClassVar[type[PreTrainedConfig]]
     smallest: ClassVar[dict[str, Any]]
     tower_path: ClassVar[str]
     connector_path: ClassVar[str | None] = None
 
     def __init__(self, config: Any) -> None:
         tower = config.vision_config
-        stock = type(self).__mro__[2].config_class.sub_configs_defaults["vision_config"].config_class
-        config.vision_config = stock(**self.smallest)
+        config.vision_config = self.stock.sub_configs_defaults["vision_config"].config_class(**self.smallest)
         try:
             super().__init__(config)
         finally:

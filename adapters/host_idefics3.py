@@ -28,6 +28,7 @@ class SwappedIdefics3(FixedTower, Idefics3ForConditionalGeneration):
     """Idefics3 with another tower."""
 
     config_class = SwappedIdefics3Config
+    stock = Idefics3Config
     smallest = SMALLEST
     tower_path = "model.vision_model"
     connector_path = "model.connector"

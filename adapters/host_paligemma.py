@@ -16,6 +16,8 @@ __all__ = ["FAMILY", "PaliGemma"]
 class PaliGemma(HostFamily):
     """PaliGemma: any number of tokens, one linear map."""
 
+    answer_type = 1
+
     def configure(self, config: PreTrainedConfig, plan: TowerPlan) -> None:
         """See ``HostFamily.configure``."""
         plan.config.projection_dim = config.projection_dim

@@ -23,7 +23,8 @@ class SwappedQwen25VL(FixedTower, Qwen2_5_VLForConditionalGeneration):
     """Qwen2.5-VL with another tower."""
 
     config_class = SwappedQwen25VLConfig
-    smallest: ClassVar = {}
+    stock = Qwen2_5_VLConfig
+    smallest: ClassVar = {"depth": 1, "hidden_size": 8, "intermediate_size": 8, "num_heads": 1, "out_hidden_size": 8}
     tower_path = "model.visual"
 
 

@@ -23,7 +23,8 @@ class SwappedQwen2VL(FixedTower, Qwen2VLForConditionalGeneration):
     """Qwen2-VL with another tower."""
 
     config_class = SwappedQwen2VLConfig
-    smallest: ClassVar = {}
+    stock = Qwen2VLConfig
+    smallest: ClassVar = {"depth": 1, "embed_dim": 8, "hidden_size": 8, "num_heads": 1}
     tower_path = "model.visual"
 
 

@@ -23,6 +23,7 @@ class SwappedSmolVLM(FixedTower, SmolVLMForConditionalGeneration):
     """SmolVLM with another tower."""
 
     config_class = SwappedSmolVLMConfig
+    stock = SmolVLMConfig
     smallest = SMALLEST
     tower_path = "model.vision_model"
     connector_path = "model.connector"

@@ -20,6 +20,7 @@ from vislex.hub import check_plain, open_checkpoint
 from vislex.processing import RESAMPLE
 from vislex.registry import registry
 from vislex.specs import EncoderSpec
+from vislex.training.parts import PartSettings
 
 if TYPE_CHECKING:
     from vislex.adapters.swap_plan import TowerPlan
@@ -45,6 +46,7 @@ class HostFamily(ABC):
         vision_fields: What the host reads of its vision config; a tower whose config lacks one is wrapped.
         reads_layers: Whether the host takes ``hidden_states[vision_feature_layer]``, not ``last_hidden_state``.
         drops_cls: Whether it can drop one prefix token.
+        answer_type: ``token_type_ids`` of an answer, for hosts that have them.
         tower_class: What wraps encoders for it.
         swapped_class: The host with a wrapped tower, for families whose own class builds towers of one kind only; such
             hosts take no bare tower of transformers but their own. None: the host's class stays.
@@ -61,6 +63,7 @@ class HostFamily(ABC):
     vision_fields: ClassVar[tuple[str, ...]] = ("hidden_size", "image_size", "patch_size")
     reads_layers: ClassVar[bool] = False
     drops_cls: ClassVar[bool] = False
+    answer_type: ClassVar[int] = 0
     tower_class: ClassVar[type[Tower]] = Tower
     swapped_class: ClassVar[type[PreTrainedModel] | None] = None
     image_processor_class: ClassVar[type[Any] | None] = None
@@ -122,9 +125,14 @@ class HostFamily(ABC):
         ]
         return max(owners)[1] if owners else "llm"
 
-    def training_parts(self, settings: Mapping[str, Any]) -> dict[str, Any]:
-        """Settings by part as settings by module name, for ``vislex.training.parts.prepare_parts``."""
-        return {path: value for part, value in settings.items() for path in self.parts[part]}
+    def training_parts(self, settings: Mapping[str, PartSettings]) -> dict[str, PartSettings]:
+        """Settings by part as settings by module name, for ``prepare_parts``; a head beside its part gets no LoRA."""
+        modules: dict[str, PartSettings] = {}
+        for part, own in settings.items():
+            first, *others = self.parts[part]
+            beside = own.model_copy(update={"mode": "frozen"}) if own.mode == "lora" else own
+            modules |= {first: own, **dict.fromkeys(others, beside)}
+        return modules
 
 
 def host_family(host: PreTrainedConfig | str) -> HostFamily:

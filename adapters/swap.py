@@ -126,7 +126,7 @@ def _configure(family: HostFamily, config: PreTrainedConfig, plan: TowerPlan) ->
 def _processor(family: HostFamily, processor: Any, config: PreTrainedConfig, plan: TowerPlan) -> Any:
     if plan.kind != "own":
         return family.repair_processor(processor, config, plan)
-    given = {name: getattr(processor, name, None) for name in ("image_processor", "video_processor")}
+    given: dict[str, Any] = {name: getattr(processor, name, None) for name in ("image_processor", "video_processor")}
     changed = {name: handed_over(part, plan.spec) for name, part in given.items() if part is not None}
     if all(part.to_dict() == given[name].to_dict() for name, part in changed.items()):
         return processor

@@ -229,6 +229,11 @@ RECIPES: dict[str, Row] = {
         "a small Llama-shaped language model on the suite's captions, questions and answers",
         {},
     ),
+    "realign": (
+        "vislex.recipes.realign:RECIPE",
+        "the connector of a host of transformers after 'vislex swap', and the same for the host as it was",
+        {},
+    ),
     "sft": (
         "vislex.recipes.sft:RECIPE",
         "a vision-language model on instructions; each part frozen, with adapters (LoRA, DoRA, ...) or in full",

@@ -14,10 +14,11 @@ from torch import Tensor
 from transformers import AutoModel, AutoModelForImageTextToText, AutoProcessor
 
 import vislex
-from vislex.adapters.hosts import load_host
+from vislex.adapters.hosts import host_family, load_host
 from vislex.adapters.qwen_tower import from_rows, to_rows
 from vislex.adapters.swap import SwapResult
 from vislex.encoders.hf import HFEncoder
+from vislex.encoders.hf_families import FAMILIES
 from vislex.encoders.vilex import ViLexEncoder
 from vislex.errors import SpecError
 
@@ -232,3 +233,12 @@ def test_a_swapped_smolvlm_takes_videos(tiny_hosts: ModuleType) -> None:
     assert inputs["pixel_values"].shape[-2:] == (42, 42)
     assert result.model(**inputs).logits.isfinite().all()  # transformers compares features and tokens
     assert image_tokens(result, dict(inputs)) == 9 * inputs["pixel_values"].shape[1]
+
+
+@pytest.mark.parametrize("host", ["idefics3", "qwen2_5_vl", "qwen2_vl", "smolvlm"])
+def test_the_tower_that_is_built_to_be_replaced_is_small(host: str) -> None:
+    swapped: Any = host_family(host).swapped_class
+    vision = swapped.stock.sub_configs_defaults["vision_config"].config_class(**swapped.smallest)
+    with torch.device("meta"):
+        tower = FAMILIES[vision.model_type].build(vision)
+    assert sum(parameter.numel() for parameter in tower.parameters()) < 20_000

@@ -1,4 +1,4 @@
-"""Each test has its own cache; a tiny text model for LaDiC."""
+"""Each test has its own cache; a tiny text model for LaDiC; a tiny host with a swapped encoder."""
 
 from __future__ import annotations
 
@@ -43,3 +43,10 @@ def text_model(tmp_path: Path) -> Path:
     """A BERT of four layers of width 32 with the suite's word pieces."""
     _RUNS.make_text_model(tmp_path)
     return tmp_path
+
+
+@pytest.fixture(scope="session")
+def hosts(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """A LLaVA of width 32 with the suite's words after a swap, and as it was before."""
+    folder = tmp_path_factory.mktemp("hosts")
+    return _RUNS.make_start("swapped", folder), _RUNS.make_start("host", folder)

@@ -18,10 +18,21 @@ from types import ModuleType
 from typing import Any
 
 import torch
-from transformers import BertConfig, BertForMaskedLM
+from transformers import (
+    BertConfig,
+    BertForMaskedLM,
+    CLIPVisionConfig,
+    LlamaConfig,
+    LlavaConfig,
+    LlavaForConditionalGeneration,
+    LlavaProcessor,
+    PreTrainedTokenizerFast,
+    SiglipImageProcessor,
+)
 
 import vislex
-from vislex.adapters.chat import chat_tokenizer
+from vislex.adapters.chat import IMAGE_TOKEN, add_image_token, chat_tokenizer, multimodal_template
+from vislex.adapters.hosts import load_host
 from vislex.captioner import Captioner
 from vislex.config import load_config
 from vislex.decoders.ladic.codec import LatentCodec
@@ -96,6 +107,7 @@ RUNS: dict[str, tuple[str, list[str]]] = {
         ],
     ),
     "align": ("align", ["llm=hf:<lm>", "tiny=true", "pretrained=false"]),
+    "realign": ("realign", ["model=<swapped>", "control=<host>", "train_size=10", "parts.llm.mode=lora"]),
     "sft": ("sft", ["llm=hf:<lm>", "tiny=true", "pretrained=false", "parts.llm.mode=lora"]),
     "t2i_pretrain": (
         "t2i_pretrain",
@@ -117,7 +129,7 @@ RUNS: dict[str, tuple[str, list[str]]] = {
 }  # fmt: skip
 
 
-STARTS = ("t2i", "lm", "text", "codec", "ladic", "shards")
+STARTS = ("t2i", "lm", "text", "codec", "ladic", "shards", "swapped", "host")
 
 
 def load_beside(name: str) -> ModuleType:
@@ -156,6 +168,12 @@ def make_start(name: str, parent: Path) -> Path:
         _language_model(folder)
     elif name == "shards":
         _shards(folder)
+    elif name == "host":
+        _host(folder)
+    elif name == "swapped":
+        host, processor = load_host(make_start("host", parent))
+        encoder = vislex.create_encoder("dinov2-s14-registers", tiny=True, seed=0)
+        vislex.swap_encoder(host, processor, encoder).save_pretrained(folder)
     elif name == "text":
         make_text_model(folder)
     else:
@@ -194,13 +212,44 @@ def make_text_model(folder: Path) -> None:
     tokenizer.save_pretrained(folder)
 
 
-def _language_model(folder: Path) -> None:
-    """A tiny Llama with the suite's words, as ``lm_pretrain`` leaves one."""
+def _chat_tokenizer() -> PreTrainedTokenizerFast:
+    """A tokenizer of the suite's words with a chat template."""
     texts: list[str] = []
     for task, names in (("caption", ("captions",)), ("vqa", ("question", "answer"))):
         rows = vislex.data.load_suite("openmoji", task, split="train", size=40).with_format(None)
         texts += [text for name in names for own in rows[name] for text in ([own] if isinstance(own, str) else own)]
-    tokenizer = chat_tokenizer(prune_tokenizer(load_tokenizer(), texts)[0])
+    return chat_tokenizer(prune_tokenizer(load_tokenizer(), texts)[0])
+
+
+def _host(folder: Path) -> None:
+    """A LLaVA of width 32 with the suite's words."""
+    tokenizer = _chat_tokenizer()
+    sizes = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 2}
+    image_token_id = add_image_token(tokenizer)
+    config = LlavaConfig(
+        vision_config=CLIPVisionConfig(**sizes, image_size=24, patch_size=12),
+        text_config=LlamaConfig(**sizes, vocab_size=len(tokenizer), initializer_range=0.1),
+        image_token_index=image_token_id,
+    )
+    model = LlavaForConditionalGeneration(config)
+    model.generation_config.eos_token_id = tokenizer.eos_token_id
+    model.generation_config.suppress_tokens = [image_token_id]
+    processor = LlavaProcessor(
+        SiglipImageProcessor(size={"height": 24, "width": 24}),
+        tokenizer,
+        patch_size=12,
+        vision_feature_select_strategy="default",
+        num_additional_image_tokens=1,
+        image_token=IMAGE_TOKEN,
+        chat_template=multimodal_template(tokenizer.chat_template),
+    )
+    model.save_pretrained(folder)
+    processor.save_pretrained(folder)
+
+
+def _language_model(folder: Path) -> None:
+    """A tiny Llama with the suite's words, as ``lm_pretrain`` leaves one."""
+    tokenizer = _chat_tokenizer()
     vislex.create_llm("llama3.2-1b", tiny=True, vocab_size=len(tokenizer)).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
 

@@ -327,6 +327,18 @@ class PartTrainer(Trainer):
             rotate(target.parent, self.args.save_total_limit or 1)
         self.accelerator.wait_for_everyone()
 
+    def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
+        """Writes weights under the model's own names.
+
+        transformers writes those of older layouts for LLaVA and others, which its Trainer does not find again when it
+        resumes: it would warn, and go on from the weights it started with.
+        """
+        self.model.save_pretrained = functools.partial(self.model.save_pretrained, save_original_format=False)
+        try:
+            super()._save(output_dir, state_dict)
+        finally:
+            del self.model.save_pretrained
+
     def _get_output_dir(self, trial: Any) -> str:
         return str(self._writing or super()._get_output_dir(trial))
 

@@ -142,14 +142,22 @@ def _now() -> tuple[float, float]:
     return time.perf_counter(), time.process_time()
 
 
+def _restart(optimizer: torch.optim.Optimizer, rates: Sequence[float]) -> None:
+    """Takes the learning rates from the start of their schedule again."""
+    for group, rate in zip(optimizer.param_groups, rates, strict=True):
+        group["lr"] = group["initial_lr"] = rate
+
+
 def recipe_loop(trainer: PartTrainer) -> Run:
     """A run of the recipe's side: wall seconds, CPU seconds, losses."""
-    clock = _Clock()
+    clock, rates = _Clock(), [group["lr"] for group in trainer.plan.groups]
     trainer.add_callback(clock)
 
     def run() -> tuple[float, float, list[float]]:
         clock.marks.clear()
         clock.losses.clear()
+        if trainer.optimizer is not None:
+            _restart(trainer.optimizer, rates)
         trainer.train()
         (start, start_cpu), (end, end_cpu) = clock.marks[0], clock.marks[-1]
         return end - start, end_cpu - start_cpu, list(clock.losses)
@@ -160,6 +168,7 @@ def recipe_loop(trainer: PartTrainer) -> Run:
 def bare_loop(trainer: PartTrainer) -> Run:
     """A run of a plain loop over a trainer's model, data and parameter groups."""
     model, settings, args = trainer.model, trainer.settings, trainer.args
+    rates = [group["lr"] for group in trainer.plan.groups]
     groups = [{key: group[key] for key in ("params", "lr", "weight_decay")} for group in trainer.plan.groups]
     optimizer = torch.optim.AdamW(groups, betas=(0.9, settings.beta2), fused=True)
     trained = [parameter for group in groups for parameter in group["params"]]
@@ -172,8 +181,7 @@ def bare_loop(trainer: PartTrainer) -> Run:
         return loss
 
     def run() -> tuple[float, float, list[float]]:
-        for group, known in zip(optimizer.param_groups, groups, strict=True):
-            group["lr"] = group["initial_lr"] = known["lr"]
+        _restart(optimizer, rates)
         scheduler = get_cosine_schedule_with_warmup(optimizer, args.warmup_steps, settings.steps)
         loader: DataLoader = DataLoader(
             trainer.train_dataset, batch_size=settings.batch_size, collate_fn=identity_collate

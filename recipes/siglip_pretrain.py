@@ -146,7 +146,7 @@ def run(config: SiglipPretrainConfig) -> Path:
         raise ConfigError(f"siglip_pretrain trains on openmoji, or streams: give stream=true with data={config.data}")
     stream = load_stream(config)
     facts = openmoji.provenance() if stream is None else stream.provenance
-    cached = {"provenance": facts, "workers": config.render_workers}
+    cached: dict[str, Any] = {"provenance": facts, "workers": config.render_workers}
     val = _suite(config, config.val_split, config.val_size, config.image_size)
     val_images = cached_images(val, config.image_size, **cached)
     val_captions = _column(val, "captions")

@@ -41,6 +41,10 @@ def test_it_ends_at_the_same_bytes(run_name: str, runs: ModuleType, tmp_path: Pa
     whole, told = weights(folder), log(folder)
     assert whole
     assert losses(told) == pytest.approx(LOSSES[run_name], rel=2e-2 if "bf16" in run_name else 1e-3)
+    cost = json.loads((folder / "run.json").read_text())["cost"]
+    assert cost["samples_per_second"] > 0
+    assert cost["forward"] + cost["backward"] <= 1
+    assert cost["mfu"] is None  # of a cpu
     for path in folder.iterdir():
         if path.suffix == ".safetensors":
             path.unlink()

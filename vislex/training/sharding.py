@@ -29,23 +29,21 @@ def prepare_to_shard(model: nn.Module, device: torch.device) -> None:
         device: Where the processes talk to each other.
     """
     model._no_split_modules = layer_classes(model)  # type: ignore[assignment]
-    for name in ("get_input_embeddings", "get_output_embeddings"):
-        if not _shards_alone(model, name):
-            setattr(model, name, lambda: None)
+    if not _have_own_shards(model):
+        model.get_input_embeddings = model.get_output_embeddings = lambda: None
     for parameter in model.parameters():
         parameter.data = broadcast(parameter.data.contiguous().to(device)).to(parameter.device)
 
 
-def _shards_alone(model: nn.Module, name: str) -> bool:
-    """Whether embeddings, which accelerate shards apart, are there, and tied to nothing but the head."""
+def _have_own_shards(model: nn.Module) -> bool:
+    """Whether accelerate can shard embeddings and head apart: they are there, and tied to each other at most."""
     try:
-        found = getattr(model, name)()
-        head = model.get_output_embeddings()
+        pair = (model.get_input_embeddings(), model.get_output_embeddings())  # type: ignore[operator]
     except (AttributeError, NotImplementedError):
         return False
-    weight = getattr(found, "weight", None)
-    owners = [module for module in model.modules() if getattr(module, "weight", None) is weight]
-    return weight is not None and all(module is found or module is head for module in owners)
+    weights = [module.weight for module in pair if module is not None]
+    owners = [module for module in model.modules() if any(getattr(module, "weight", None) is own for own in weights)]
+    return all(any(module is own for own in pair) for module in owners)
 
 
 def whole(tensor: Tensor) -> Tensor:

@@ -346,7 +346,9 @@ def _tar_places(path: Path) -> np.ndarray:
 
 
 def _scan(path: Path) -> Iterator[tuple[int, int, int, int, int]]:
-    name, image, texts, size = "", None, {}, path.stat().st_size
+    name, size = "", path.stat().st_size
+    image: tuple[int, int] | None = None
+    texts: dict[str, tuple[int, int]] = {}
     try:
         with tarfile.open(path, mode="r:") as tar:
             for member in tar:

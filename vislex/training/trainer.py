@@ -174,6 +174,7 @@ class PartTrainer(Trainer):
             ) from error
         if self._stop.stopped:
             raise StoppedError(f"SIGTERM stopped the training after step {self.state.global_step}; {self._goes_on()}")
+        self.meter.read(self._over_processes)
         if not self._figures and self._log_file.is_file():  # nothing was left to do, or to validate
             self._figures = _last_validation(self._log_file)
         if self.ema is not None:
@@ -181,7 +182,6 @@ class PartTrainer(Trainer):
         self._put_together()
         if merge:
             merge_lora(self._plain)
-        self.meter.read(self._over_processes)
         figures = {"loss": result.training_loss, "seconds": self.meter.total_seconds}
         if self.meter.total_samples:
             figures["samples_per_second"] = self.meter.total_samples / self.meter.total_seconds

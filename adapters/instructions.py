@@ -113,11 +113,13 @@ def from_llava(row: Mapping[str, Any], root: str | Path, where: str = "a row") -
     Raises:
         DataError: If a turn has no known speaker, the turns do not fit the images, or a path leaves the folder.
     """
-    conversations = row.get("conversations")
-    if not isinstance(conversations, list):
-        raise DataError(f"{where}: no list 'conversations'")
+    conversations = row.get("conversations") if isinstance(row, Mapping) else None
+    if not isinstance(conversations, list) or not all(isinstance(turn, Mapping) for turn in conversations):
+        raise DataError(f"{where}: no list 'conversations' of turns")
     named = row.get("image") or []
-    files = [named] if isinstance(named, str) else list(named)
+    files = [named] if isinstance(named, str) else named
+    if not isinstance(files, list):
+        raise DataError(f"{where}: 'image' must be a file name or a list of them, got {type(named).__name__}")
     turns = [_turn(turn.get("from"), turn.get("value"), where) for turn in conversations]
     return _placed(turns, [safe_join(root, str(name), where) for name in files]).check(where)
 
@@ -159,7 +161,7 @@ def _placed(turns: list[Turn], images: list[Any]) -> Example:
 
 
 def _turn(speaker: Any, text: Any, where: str) -> Turn:
-    if speaker not in _ROLES or not isinstance(text, str):
+    if not isinstance(speaker, str) or speaker not in _ROLES or not isinstance(text, str):
         raise DataError(f"{where}: a turn of {speaker!r} with {type(text).__name__}; speakers are {', '.join(_ROLES)}")
     return Turn(_ROLES[speaker], text.replace(f"{IMAGE_TOKEN}\n", IMAGE_TOKEN))
 

@@ -37,8 +37,9 @@ class StreamSettings(TrainingSettings):
         stream: Whether the training split of data="shards:FOLDER" (tar or parquet files) is read in place, not held in
             memory; ``train_size`` then says nothing.
         stream_window: Files (row groups of parquet) that are mixed with each other, and kept open.
-        bad_images: What is done with a pair that cannot be read while streaming: "raise", or "skip" and take the next.
-        max_bad_fraction: The largest share of skipped ones.
+        bad_images: What is done with an image that cannot be read: "raise", or "skip": while streaming the next one is
+            taken, else all are opened once before the training.
+        max_bad_fraction: The largest share of skipped ones; above it the run fails.
     """
 
     data: str = "openmoji"
@@ -71,13 +72,17 @@ def load_splits(config: DataSettings) -> tuple[Dataset, Dataset]:
     """
     if config.stream:
         raise ConfigError("this recipe does not stream its data; siglip_pretrain, caption and vilex_pretrain do")
-    train = load_suite(config.data, split=config.train_split, size=config.train_size, **config.data_options)
-    return train, load_validation(config)
+    return _load(config, config.train_split, config.train_size), load_validation(config)
 
 
 def load_validation(config: DataSettings) -> Dataset:
     """The validation split."""
-    return load_suite(config.data, split=config.val_split, size=config.val_size, **config.data_options)
+    return _load(config, config.val_split, config.val_size)
+
+
+def _load(config: DataSettings, split: str, size: int | None) -> Dataset:
+    kept: dict[str, Any] = {"bad_images": config.bad_images, "max_bad_fraction": config.max_bad_fraction}
+    return load_suite(config.data, split=split, size=size, **{**kept, **config.data_options})
 
 
 def load_stream(config: StreamSettings) -> ShardedPairs | None:

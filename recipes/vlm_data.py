@@ -3,6 +3,7 @@ frozen."""
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from datasets import Dataset, Image, load_dataset
+from datasets import Dataset, Image, List, load_dataset
 from pydantic import Field
 from torch import Tensor
 
@@ -26,6 +27,7 @@ from vislex.adapters.instructions import (
 from vislex.adapters.turns import TurnBank
 from vislex.adapters.vlm import VisionLanguageModel
 from vislex.config import Config
+from vislex.data.schemas import OpenImages
 from vislex.data.sources import describe_source, load_suite
 from vislex.errors import ConfigError, DataError
 from vislex.modules.tail_drop import TailDrop, keep_counts
@@ -33,6 +35,8 @@ from vislex.segmentation.codec import MaskCodec
 from vislex.specs import token_count
 from vislex.training.captions import generator
 from vislex.training.features import FeatureStore, cached_features
+
+logger = logging.getLogger(__name__)
 
 __all__ = ["Mixture", "SourceSettings", "load_source"]
 
@@ -44,6 +48,8 @@ class SourceSettings(Config):
         task: "caption", "vqa" or "segmentation" of a suite, or "chat": LLaVA's JSON or a chat data set.
         data: A suite as ``load_suite`` takes it; for "chat" a file (.json, .jsonl), a folder or a hub id.
         size: Rows; None takes the recipe's ``train_size``.
+        bad_images: What is done with a row whose image cannot be read: "raise", or "skip": all are then opened once.
+        max_bad_fraction: The largest share of skipped rows; above it the run fails.
         prompt: What asks for a caption.
         options: Further options of the suite (``vocabulary``, ``style``, ``seed``); for "chat" ``root``, the folder of
             LLaVA's images.
@@ -52,6 +58,8 @@ class SourceSettings(Config):
     task: Literal["caption", "vqa", "segmentation", "chat"] = "caption"
     data: str = "openmoji"
     size: int | None = Field(None, ge=1)
+    bad_images: Literal["raise", "skip"] = "raise"
+    max_bad_fraction: float = Field(0.01, ge=0, le=1)
     prompt: str = CAPTION_PROMPT
     options: dict[str, Any] = Field(default_factory=dict)
 
@@ -87,7 +95,8 @@ def load_source(settings: SourceSettings, split: str, size: int | None, codec: M
     size = settings.size or size
     if settings.task == "chat":
         return _chat(settings, split, size)
-    rows = load_suite(settings.data, settings.task, split=split, size=size, **settings.options)
+    kept: dict[str, Any] = {"bad_images": settings.bad_images, "max_bad_fraction": settings.max_bad_fraction}
+    rows = load_suite(settings.data, settings.task, split=split, size=size, **kept, **settings.options)
     plain = rows.with_format(None)
     if settings.task == "caption":
         groups = [caption_examples(own, i, settings.prompt) for i, own in enumerate(plain["captions"])]
@@ -104,11 +113,13 @@ def _chat(settings: SourceSettings, split: str, size: int | None) -> Source:
     path = Path(settings.data)
     if path.suffix in (".json", ".jsonl"):
         examples = read_llava(path, settings.options.get("root"))[:size]
-        files = [str(file) for example in examples for file in example.images]
-        images = Dataset.from_dict({"image": files}).cast_column("image", Image())
+        files: Any = [{"path": str(file), "bytes": None} for example in examples for file in example.images]
+        images = Dataset.from_dict({"source": files})
+        root = str(settings.options.get("root") or path.parent)
     else:
         rows = load_dataset(settings.data, split=split)
         rows = rows.select(range(min(size or len(rows), len(rows))))
+        rows = _undecoded(rows)
         column = next((name for name in ("images", "image") if name in rows.column_names), None)
         if column is None:
             raise DataError(f"'{settings.data}' has no column 'images'; it has {', '.join(rows.column_names)}")
@@ -120,13 +131,56 @@ def _chat(settings: SourceSettings, split: str, size: int | None) -> Source:
             for i, (row, count) in enumerate(zip(texts, counts, strict=True))
         ]
         images = rows.select_columns(column).map(
-            lambda batch: {"image": [i for own in batch[column] for i in own] if many else batch[column]},
+            lambda batch: {"source": [i for own in batch[column] for i in own] if many else batch[column]},
             batched=True,
-            remove_columns=[column] if many else [],
+            remove_columns=[column],
         )
-    numbers = iter(range(len(images)))
-    groups = [[replace(own, images=tuple(next(numbers) for _ in own.images))] for own in examples]
-    return Source(groups, images, {"suite": settings.data})
+        root = settings.data
+    images = images.with_transform(OpenImages(root))
+    if settings.bad_images == "skip":
+        examples = _readable(examples, images, settings)
+        images = images.select([row for example in examples for row in example.images])
+    return Source([[own] for own in _numbered(examples)], images, {"suite": settings.data})
+
+
+def _undecoded(rows: Dataset) -> Dataset:
+    """Images as bytes or paths: they are opened under our own caps."""
+    for name, kind in rows.features.items():
+        if isinstance(kind, Image):
+            rows = rows.cast_column(name, Image(decode=False))
+        elif isinstance(kind, List) and isinstance(kind.feature, Image):
+            rows = rows.cast_column(name, List(Image(decode=False)))
+    return rows
+
+
+def _numbered(examples: Sequence[Example]) -> list[Example]:
+    """The examples with the rows of their images, which lie one after the other."""
+    numbers = iter(range(sum(len(own.images) for own in examples)))
+    return [replace(own, images=tuple(next(numbers) for _ in own.images)) for own in examples]
+
+
+def _readable(examples: Sequence[Example], images: Dataset, settings: SourceSettings) -> list[Example]:
+    """The examples whose images can all be read.
+
+    Raises:
+        DataError: If more than ``max_bad_fraction`` cannot.
+    """
+    good, problems = [], []
+    for example in _numbered(examples):
+        try:
+            for row in example.images:
+                images[row]
+        except DataError as error:
+            problems.append(str(error))
+            logger.warning("skipped: %s", error)
+        else:
+            good.append(example)
+    if len(problems) > settings.max_bad_fraction * len(examples) or not good:
+        raise DataError(
+            f"{len(problems)} of {len(examples)} rows of '{settings.data}' have images that cannot be read, more than "
+            f"max_bad_fraction = {settings.max_bad_fraction:g} allows; the first: {next(iter(problems), '-')}"
+        )
+    return good
 
 
 class Mixture:

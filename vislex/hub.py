@@ -8,23 +8,30 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from vislex.errors import CheckpointError, VislexError, did_you_mean
 from vislex.registry import registry
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 __all__ = [
     "allowed_keys",
     "check_config",
     "check_folder",
     "check_plain",
+    "check_weights",
     "drop_unknown_keys",
     "model_card",
     "open_checkpoint",
+    "reading",
     "shipped",
     "shipped_models",
     "weights_folder",
@@ -57,6 +64,11 @@ _SOURCE = frozenset({"kind", "location", "revision", "sha256", "seed"})
 _IMPORT_PATH = re.compile(r"[A-Za-z_]\w*(\.\w+)*:[A-Za-z_]\w*(\.\w+)*")
 _CLASS_NAME = re.compile(r"[A-Za-z_]\w*")
 _MAX_DEPTH = 12
+# What files of a stranger make readers raise, beside what these raise on purpose.
+_DAMAGED = (
+    OSError, ValueError, RuntimeError, LookupError, TypeError, AttributeError, ArithmeticError, AssertionError,
+    MemoryError, EOFError, SyntaxError,
+)  # fmt: skip
 
 
 def shipped(name: str) -> Path:
@@ -124,13 +136,72 @@ def check_folder(folder: str | Path) -> None:
         CheckpointError: As ``check_config``, or for a file that is no JSON object.
     """
     for path in sorted(Path(folder).glob("*config.json")):
-        try:
-            config = json.loads(path.read_bytes())
-        except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
-            raise CheckpointError(f"'{path}' is not JSON: {error}; the checkpoint is damaged") from error
-        if not isinstance(config, dict):
-            raise CheckpointError(f"'{path}' holds no JSON object; the checkpoint is damaged")
+        config = _read_object(path)
         check_plain(config, path.name, 0)
+        _check_file_names(config.get("chat_template"), f"{path.name}: chat_template")  # saved as files of these names
+    for path in sorted(Path(folder).glob("*.index.json")):
+        places = _read_object(path).get("weight_map")
+        if not isinstance(places, dict):
+            raise CheckpointError(f"'{path}' says of no weight where it lies; the checkpoint is damaged")
+        _check_file_names({str(name): None for name in places.values()}, f"{path.name}: weight_map")
+
+
+def check_weights(tensors: Mapping[str, Tensor], where: str | Path) -> None:
+    """Refuses weights that are no numbers: a model with one NaN says nothing, or what its maker wants.
+
+    Args:
+        tensors: By name; those of whole numbers are passed over.
+        where: What an error names.
+
+    Raises:
+        CheckpointError: Naming the first that is not finite.
+    """
+    for name, tensor in tensors.items():
+        if not tensor.is_floating_point() or tensor.is_meta or not tensor.numel() or tensor.element_size() == 1:
+            continue
+        low, high = (float(end) for end in tensor.detach().aminmax())
+        if not (math.isfinite(low) and math.isfinite(high)):
+            raise CheckpointError(f"'{where}': the weights '{name}' hold values that are not finite; it is damaged")
+
+
+@contextmanager
+def reading(what: str) -> Iterator[None]:
+    """Turns what a damaged or hostile checkpoint makes its reader raise into one line.
+
+    Args:
+        what: What cannot be read: "no captioner can be read from 'DIR'".
+
+    Raises:
+        CheckpointError: In the place of the reader's errors; those of vislex pass.
+    """
+    from huggingface_hub.errors import StrictDataclassError
+    from safetensors import SafetensorError
+
+    try:
+        yield
+    except VislexError:
+        raise
+    except (SafetensorError, StrictDataclassError, *_DAMAGED) as error:
+        reason = next(iter(str(error).strip().splitlines()), "") or type(error).__name__
+        raise CheckpointError(f"{what}: {reason}") from error
+
+
+def _read_object(path: Path) -> dict[str, Any]:
+    try:
+        found = json.loads(path.read_bytes())
+    except (ValueError, RecursionError) as error:
+        raise CheckpointError(f"'{path}' is not JSON: {error}; the checkpoint is damaged") from error
+    if not isinstance(found, dict):
+        raise CheckpointError(f"'{path}' holds no JSON object; the checkpoint is damaged")
+    return found
+
+
+def _check_file_names(names: Any, where: str) -> None:
+    """Names that are joined to a folder: nothing but names."""
+    listed = [item.get("name") for item in names if isinstance(item, dict)] if isinstance(names, list) else names
+    for name in listed if isinstance(listed, list | dict) else ():
+        if name is None or set(str(name)) & set("/\\\0:") or str(name) in ("", ".", ".."):
+            raise CheckpointError(f"{where} names the file {name!r}, which leads out of the folder; it is refused")
 
 
 def drop_unknown_keys(config: dict[str, Any]) -> dict[str, Any]:
@@ -248,16 +319,13 @@ def open_checkpoint(
         check_folder(location)
     kwargs.pop("trust_remote_code", None)
     kwargs |= {"output_loading_info": True, "use_safetensors": True}
-    try:
+    with reading(f"no {what} can be read from '{location}'"):
         model, info = load(location, *args, **kwargs)
-    except VislexError:
-        raise
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"no {what} can be read from '{location}': {str(error).splitlines()[0]}") from error
     if missing := sorted(info["missing_keys"]):
         raise CheckpointError(
             f"'{location}' is incomplete: {len(missing)} weights are missing, the first is {missing[0]}"
         )
+    check_weights(dict(model.named_parameters()), location)
     return model, info
 
 

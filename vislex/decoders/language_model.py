@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 from transformers import AutoModel, PreTrainedModel
 
-from vislex.errors import CheckpointError, ConfigError
+from vislex.errors import ConfigError
+from vislex.hub import check_weights, reading
 from vislex.text import minilm_folder
 
 __all__ = ["load_language_model", "start_from_embeddings"]
@@ -32,10 +33,10 @@ def load_language_model(
         ConfigError: If the tokenizer does not fit the model.
     """
     folder = minilm_folder() if source == "minilm" else source
-    try:
-        model: PreTrainedModel = auto_class.from_pretrained(folder, trust_remote_code=False, **changes)
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"no language model can be read from '{source}': {str(error).splitlines()[0]}") from error
+    with reading(f"no language model can be read from '{source}'"):
+        options = {"trust_remote_code": False, "use_safetensors": True, **changes}
+        model: PreTrainedModel = auto_class.from_pretrained(folder, **options)
+    check_weights(dict(model.named_parameters()), source)
     if token_index is not None:
         _keep_tokens(model, token_index)
     if vocab_size > model.config.vocab_size:

@@ -22,7 +22,7 @@ from vislex.encoders.hf_families import family_of, vision_config_of
 from vislex.encoders.hf_family import Family
 from vislex.encoders.sources import check_location, check_same, local_source, read_preprocessing
 from vislex.errors import CheckpointError, ConfigError, SpecError
-from vislex.hub import open_checkpoint, shipped
+from vislex.hub import check_weights, open_checkpoint, reading, shipped
 from vislex.specs import VisionTokens
 
 __all__ = ["HFEncoder", "HFEncoderConfig"]
@@ -216,22 +216,20 @@ def _load_weights(encoder: HFEncoder, location: str | Path, weights: str | None)
     verbosity = transformers_logging.get_verbosity()
     transformers_logging.set_verbosity_error()  # a long table of the text tower's weights; what lacks is checked here
     try:
-        backbone, info = type(encoder.backbone).from_pretrained(
-            location,
-            config=config,
-            dtype=torch.float32,
-            use_safetensors=True,
-            output_loading_info=True,
-            key_mapping={**_IN_HOST, **(encoder.family.key_mapping or {})},
-        )
-    except (OSError, ValueError, RuntimeError) as error:
-        raise CheckpointError(
-            f"cannot load the weights of '{location}': {str(error).strip().splitlines()[0]}"
-        ) from error
+        with reading(f"cannot load the weights of '{location}'"):
+            backbone, info = type(encoder.backbone).from_pretrained(
+                location,
+                config=config,
+                dtype=torch.float32,
+                use_safetensors=True,
+                output_loading_info=True,
+                key_mapping={**_IN_HOST, **(encoder.family.key_mapping or {})},
+            )
     finally:
         transformers_logging.set_verbosity(verbosity)
     if missing := sorted(info["missing_keys"]):
         raise CheckpointError(f"'{location}' lacks {len(missing)} weights of the vision tower, e.g. {missing[0]}")
+    check_weights(dict(backbone.named_parameters()), location)
     encoder.backbone = encoder.family.trimmed(backbone)
     if weights is not None:
         return local_source("weights", Path(location), weights)

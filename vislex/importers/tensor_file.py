@@ -15,6 +15,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from vislex.errors import CheckpointError
+from vislex.hub import check_weights
 
 __all__ = ["read_state_dict", "read_vector"]
 
@@ -51,6 +52,7 @@ def read_state_dict(path: str | Path) -> dict[str, Tensor]:
                 f"'{path}' holds no plain state dict: '{name}' is a {type(value).__name__}; save model.state_dict()"
             )
     tensors = {str(name): value.detach() for name, value in state.items()}
+    check_weights(tensors, path)
     for prefix in _PREFIXES:
         if all(name.startswith(prefix) for name in tensors):
             tensors = {name.removeprefix(prefix): value for name, value in tensors.items()}

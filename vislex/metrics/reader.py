@@ -21,7 +21,7 @@ from transformers.image_utils import PILImageResampling
 
 from vislex.encoders.base import mark_initialized
 from vislex.errors import CheckpointError, ConfigError
-from vislex.hub import check_folder, shipped
+from vislex.hub import check_folder, check_weights, reading, shipped
 from vislex.metrics.reader_targets import ARTISTS, BACKGROUNDS, MEASURES, POSITIONS, SIZES, ReaderOutput, readings
 
 __all__ = ["Reader", "ReaderConfig", "load_reader"]
@@ -156,17 +156,17 @@ def load_reader(source: str | Path = "reader") -> Reader:
     """
     folder = Path(source) if Path(source).is_dir() else shipped(str(source))
     check_folder(folder)
-    config = ReaderConfig.from_pretrained(folder)
+    with reading(f"no reader can be read from '{folder}'"):
+        config = ReaderConfig.from_pretrained(folder)
     if not config.concepts:
         raise CheckpointError(f"'{folder}' holds no reader; train one with 'vislex train reader'")
-    try:
+    with reading(f"no reader can be read from '{folder}'"):
         reader, info = Reader.from_pretrained(
             folder, config=config, output_loading_info=True, use_safetensors=True, dtype=torch.float32
         )
-    except (OSError, RuntimeError) as error:
-        raise CheckpointError(f"no reader can be read from '{folder}': {str(error).splitlines()[0]}") from error
     if missing := sorted(info["missing_keys"]):
         raise CheckpointError(f"the reader at '{folder}' is incomplete: {', '.join(missing)} are missing")
+    check_weights(reader.state_dict(), folder)
     return reader.eval()
 
 

@@ -29,14 +29,20 @@ __all__ = ["Attention", "Autocast", "RealNumbers", "Saved", "Shadow", "Watch"]
 META = torch.device("meta")
 _COPY = "aten::_to_copy"
 _BY_ARGUMENTS = {"aten::arange", "aten::full", "aten::scalar_tensor"}
-_MUST_KNOW = {"aten::nonzero", "aten::masked_select", "aten::_unique2", "aten::unique_consecutive",
-              "aten::unique_dim", "aten::repeat_interleave"}  # fmt: skip
+_MUST_KNOW = {
+    "aten::nonzero",
+    "aten::masked_select",
+    "aten::unique_consecutive",
+    "aten::unique_dim",
+    "aten::repeat_interleave",
+}
 
 
 class Shadow(TorchDispatchMode):
     """Runs operators on shapes where a float of the meta device takes part, and for real elsewhere.
 
-    A number that is read from a shape is 1. Use it with ``torch.device("meta")`` to build, without it to run.
+    A number that is read from a shape is 1, and its values all differ. Use it with ``torch.device("meta")`` to build,
+    without it to run.
     """
 
     def __torch_dispatch__(self, func: Any, types: Any, args: tuple = (), kwargs: dict[str, Any] | None = None) -> Any:
@@ -49,6 +55,9 @@ class Shadow(TorchDispatchMode):
             return func(*args, **kwargs)
         if name == "aten::_local_scalar_dense":
             return torch.ones((), dtype=args[0].dtype).item()
+        if name == "aten::_unique2":  # all may differ
+            every = torch.arange(args[0].numel())
+            return args[0].reshape(-1), every.view(args[0].shape), torch.ones_like(every)
         if name in _MUST_KNOW and (name != "aten::repeat_interleave" or args[0].device == META):
             raise ConfigError(f"this model computes how many values it goes on with ({name}), which shapes do not tell")
         if func._schema.is_mutable and isinstance(args[0], Tensor) and args[0].device != META:

@@ -79,7 +79,7 @@ def trace_step(stage: Stage, samples: int, *, typical: bool = False, device: str
     with outline(), watch, Attention(device), stage.computing():
         with saved.hooks:
             loss = stage.loss(samples, typical=typical)
-        loss.backward()
+        _backward(loss)
     for handle in handles:
         handle.remove()
     reached = [own for own in sketch.model.parameters() if own.grad is not None]
@@ -120,6 +120,13 @@ def optimizer_bytes(stage: Stage, parameters: Sequence[nn.Parameter]) -> int:
 def tensor_bytes(values: object) -> int:
     """Bytes of the tensors among some values."""
     return sum(value.numel() * value.element_size() for value in values if isinstance(value, Tensor))  # type: ignore[attr-defined]
+
+
+def _backward(loss: Tensor) -> None:
+    """``loss.backward()``, which as a function of torch would leave the modes, where layers may run again."""
+    start = torch.ones_like(loss)
+    engine = torch.autograd.Variable._execution_engine
+    engine.run_backward((loss,), (start,), False, False, (), allow_unreachable=True, accumulate_grad=True)
 
 
 def _without_numbers(tensor: Tensor) -> Tensor:

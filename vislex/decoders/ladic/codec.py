@@ -23,7 +23,7 @@ from transformers.utils import ModelOutput
 from vislex.decoders.ladic.mixture import TokenMixture
 from vislex.decoders.ladic.text_encoder import TextEncoder, additive_mask, load_text_encoder, open_text_model
 from vislex.errors import CheckpointError, ConfigError
-from vislex.hub import check_folder, shipped
+from vislex.hub import check_folder, check_weights, reading, shipped
 from vislex.modules.digest import weights_digest
 from vislex.text import encode_captions, load_tokenizer, special_tokens
 
@@ -434,15 +434,15 @@ def load_codec(source: str | Path) -> LatentCodec:
 
     folder = Path(source) if Path(source).is_dir() else shipped(str(source))
     check_folder(folder)
-    config = LatentCodecConfig.from_pretrained(folder)
+    with reading(f"no codec can be read from '{folder}'"):
+        config = LatentCodecConfig.from_pretrained(folder)
     if config.model_type != LatentCodecConfig.model_type or config.text_config is None:
         raise CheckpointError(f"'{folder}' holds no codec of latents; train one with 'vislex train ladic_codec'")
-    try:
+    with reading(f"no codec can be read from '{folder}'"):
         codec, info = LatentCodec.from_pretrained(folder, output_loading_info=True, use_safetensors=True)
-    except (OSError, RuntimeError) as error:
-        raise CheckpointError(f"no codec can be read from '{folder}': {str(error).splitlines()[0]}") from error
     if missing := sorted(info["missing_keys"]):
         raise CheckpointError(f"the codec at '{folder}' is incomplete: {', '.join(missing)} are missing")
+    check_weights(codec.state_dict(), folder)
     codec.tokenizer = load_tokenizer(folder)
     codec.config._name_or_path = codec.config.text_config._name_or_path = ""  # decoders save it: no folder of a machine
     return codec

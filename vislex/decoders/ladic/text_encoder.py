@@ -16,6 +16,7 @@ from transformers import AutoModelForMaskedLM, PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
 from vislex.errors import CheckpointError, ConfigError
+from vislex.hub import reading
 from vislex.modules.digest import weights_digest
 from vislex.text import minilm_folder
 
@@ -87,9 +88,10 @@ def open_text_model(source: str | Path, *, random_seed: int | None = None) -> tu
     verbosity = transformers_logging.get_verbosity()
     transformers_logging.set_verbosity_error()  # a missing head is no news here
     try:
-        model, info = AutoModelForMaskedLM.from_pretrained(folder, trust_remote_code=False, output_loading_info=True)
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"no text model can be read from '{source}': {str(error).splitlines()[0]}") from error
+        with reading(f"no text model can be read from '{source}'"):
+            model, info = AutoModelForMaskedLM.from_pretrained(
+                folder, trust_remote_code=False, use_safetensors=True, output_loading_info=True
+            )
     finally:
         transformers_logging.set_verbosity(verbosity)
     base = model.base_model

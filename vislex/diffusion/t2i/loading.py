@@ -15,7 +15,7 @@ import torch
 from vislex.diffusion.t2i.base import TextToImage
 from vislex.diffusion.t2i.folder import INDEX, read_index
 from vislex.errors import CheckpointError, ConfigError, UnknownNameError, did_you_mean
-from vislex.hub import check_folder, shipped
+from vislex.hub import check_folder, check_weights, reading, shipped
 from vislex.registry import Entry, registry
 
 __all__ = ["family_of", "load_t2i", "outline_folder"]
@@ -148,7 +148,7 @@ def _load(folder: Path, name: str, dtype: torch.dtype) -> Any:
     import transformers
 
     check_folder(folder)
-    try:
+    with reading(f"cannot load '{folder}'"):
         if folder.name.startswith("tokenizer"):
             return transformers.AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
         if folder.name == "scheduler":
@@ -161,10 +161,7 @@ def _load(folder: Path, name: str, dtype: torch.dtype) -> Any:
         part, info = getattr(library, name).from_pretrained(
             folder, use_safetensors=True, output_loading_info=True, **number_format
         )
-    except (OSError, ValueError, RuntimeError) as error:
-        if isinstance(error, CheckpointError):
-            raise
-        raise CheckpointError(f"cannot load '{folder}': {str(error).strip().splitlines()[0]}") from error
+    check_weights(dict(part.named_parameters()), folder)
     if missing := sorted(info["missing_keys"]):
         raise CheckpointError(f"'{folder}' lacks {len(missing)} weights, the first is {missing[0]}")
     return part

@@ -53,6 +53,8 @@ class AutoencoderSettings(Config):
         num_decoder_blocks: From the latents to the image.
         latent_channels: Channels of the latents.
         noise: Largest standard deviation of the noise on the latents, which have 1; each image draws its own up to it.
+        crop: Side in pixels of the part of an image that a training sample is: many small parts teach more than a few
+            whole images, which None takes.
         batch_size: Samples a step and process.
         lr: Peak learning rate; it decays by a cosine.
         warmup_steps: Of it.
@@ -66,7 +68,8 @@ class AutoencoderSettings(Config):
     num_decoder_blocks: tuple[int, ...] = Field((2, 1, 0), min_length=2)
     latent_channels: int = Field(8, ge=1)
     noise: float = Field(0.4, ge=0)
-    batch_size: int = Field(8, ge=1)
+    crop: int | None = Field(24, ge=4)
+    batch_size: int = Field(16, ge=1)
     lr: float = Field(2e-3, gt=0)
     warmup_steps: int = Field(100, ge=0)
     ema_decay: float = Field(0.998, ge=0, lt=1)
@@ -134,6 +137,9 @@ def train_autoencoder(
 
     Returns:
         It, frozen; its latents of the training images have mean 0 and variance 1 in every channel.
+
+    Raises:
+        ConfigError: If the crops do not fit.
     """
     if settings.folder is not None:
         return open_autoencoder(Path(settings.folder))
@@ -143,14 +149,19 @@ def train_autoencoder(
     model = AutoencoderTraining(build_autoencoder(settings))
     own = settings.model_dump(include={"batch_size", "lr", "warmup_steps", "ema_decay"})
     run = run.model_copy(update={**own, "schedule": "cosine", "gradient_accumulation": 1})
-    side = images.shape[1] // 2 ** (len(settings.num_encoder_blocks) - 1)
-    shape = (settings.latent_channels, side, side)
+    scale = 2 ** (len(settings.num_encoder_blocks) - 1)
+    side = min(settings.crop or images.shape[1], images.shape[1])
+    if side % scale:
+        raise ConfigError(f"autoencoder: crop {side} is no multiple of {scale}, the pixels along a side of a latent")
+    shape = (settings.latent_channels, side // scale, side // scale)
 
     def fetch(rows: np.ndarray, positions: np.ndarray) -> dict[str, Any]:
         draws = [generator(run.seed, int(position), "autoencoder") for position in positions]
+        corners = [g.integers(0, images.shape[1] - side + 1, 2) for g in draws]
+        parts = [images[row, y : y + side, x : x + side] for row, (y, x) in zip(rows, corners, strict=True)]
         noise = [settings.noise * g.random() * g.standard_normal(shape, np.float32) for g in draws]
         return {
-            "pixel_values": normalize_images(images[rows]),
+            "pixel_values": normalize_images(np.stack(parts)),
             "noise": torch.from_numpy(np.stack(noise).astype(np.float32)),
         }
 
@@ -159,8 +170,7 @@ def train_autoencoder(
         total = 0.0
         for start in range(0, len(val_images), settings.batch_size):
             pixels = normalize_images(val_images[start : start + settings.batch_size]).to(trained.device)
-            silent = torch.zeros(len(pixels), *shape, device=pixels.device)
-            total += float(trained(pixels, silent)) * len(pixels)
+            total += float(trained(pixels, torch.zeros(1, 1, 1, 1, device=pixels.device))) * len(pixels)
         return {"loss": total / len(val_images)}
 
     trainer = PartTrainer(

@@ -52,7 +52,7 @@ class AutoencoderSettings(Config):
         num_encoder_blocks: Blocks of each stage, from the image to the latents.
         num_decoder_blocks: From the latents to the image.
         latent_channels: Channels of the latents.
-        noise: Largest standard deviation of the noise on the latents, which have 1; each image draws its own up to it.
+        noise: Largest standard deviation of the noise on the latents, which have 1; each sample draws its own up to it.
         crop: Side in pixels of the part of an image that a training sample is: many small parts teach more than a few
             whole images, which None takes.
         batch_size: Samples a step and process.
@@ -136,7 +136,7 @@ def train_autoencoder(
         val_images: uint8[M, H, W, 3].
 
     Returns:
-        It, frozen; its latents of the training images have mean 0 and variance 1 in every channel.
+        It, frozen; its scaling factor gives the latents of the training images variance 1.
 
     Raises:
         ConfigError: If the crops do not fit.
@@ -184,9 +184,8 @@ def train_autoencoder(
         title="t2i_pretrain, autoencoder",
     )
     trainer.fit()
-    latents = encoded(model.vae.eval(), images)
-    vae = model.fold(latents.mean((0, 2, 3)).to(model.device), latents.std((0, 2, 3)).to(model.device))
-    vae = vae.to(memory_format=torch.contiguous_format).requires_grad_(False)
+    vae = model.eval().fold().to(memory_format=torch.contiguous_format).requires_grad_(False)
+    vae.register_to_config(scaling_factor=1 / float(encoded(vae, images).std()))
     if trainer.is_world_process_zero():
         shown = val_images[:SHOWN]
         pairs = [list(pair) for pair in zip(shown, decoded(vae, encoded(vae, shown)), strict=True)]
@@ -197,15 +196,19 @@ def train_autoencoder(
 
 @torch.no_grad()
 def encoded(vae: AutoencoderTiny, images: np.ndarray, *, batch_size: int = 100) -> Tensor:
-    """Latents float32[N, C, h, w] of images uint8[N, H, W, 3]."""
-    where = next(vae.parameters())
+    """Latents float32[N, C, h, w], scaled, of images uint8[N, H, W, 3]."""
+    where, scale = next(vae.parameters()), vae.config["scaling_factor"]
     batches = (normalize_images(images[at : at + batch_size]).to(where) for at in range(0, len(images), batch_size))
-    return torch.cat([vae.encode(pixels).latents.float().cpu() for pixels in batches]).contiguous()
+    return scale * torch.cat([vae.encode(pixels).latents.float().cpu() for pixels in batches]).contiguous()
 
 
 def cached_latents(vae: AutoencoderTiny, images: np.ndarray) -> np.ndarray:
-    """Latents float16[N, C, h, w], memory-mapped, of images uint8[N, H, W, 3]; computed once for the same weights."""
-    describe = {"autoencoder": values_digest(vae), "images": hashlib.sha256(np.ascontiguousarray(images)).hexdigest()}
+    """Scaled latents float16[N, C, h, w], memory-mapped, of images uint8[N, H, W, 3]; computed once an autoencoder."""
+    describe = {
+        "autoencoder": values_digest(vae),
+        "scaling_factor": vae.config["scaling_factor"],
+        "images": hashlib.sha256(np.ascontiguousarray(images)).hexdigest(),
+    }
     shape = (len(images), *encoded(vae, images[:1]).shape[1:])
 
     def fill(array: np.ndarray, _: Path) -> None:
@@ -218,7 +221,7 @@ def cached_latents(vae: AutoencoderTiny, images: np.ndarray) -> np.ndarray:
 
 @torch.no_grad()
 def decoded(vae: AutoencoderTiny, latents: Tensor, *, batch_size: int = 100) -> np.ndarray:
-    """Images uint8[N, H, W, 3] of latents."""
-    where = next(vae.parameters())
-    pixels = torch.cat([vae.decode(part.to(where)).sample.float().cpu() for part in latents.split(batch_size)])
+    """Images uint8[N, H, W, 3] of scaled latents."""
+    where, raw = next(vae.parameters()), latents / vae.config["scaling_factor"]
+    pixels = torch.cat([vae.decode(part.to(where)).sample.float().cpu() for part in raw.split(batch_size)])
     return np.stack(as_uint8((pixels / 2 + 0.5).clamp(0, 1)))

@@ -1,4 +1,4 @@
-"""An autoencoder in training: latents of unit variance by construction, and a decoder that bears errors in them."""
+"""An autoencoder in training: latents of equal scale by construction, and a decoder that bears errors in them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class AutoencoderTraining(PreTrainedModel):
 
     Between the halves of the autoencoder stand a batch norm without scale and shift and some noise: the encoder cannot
     escape the noise by larger latents, and small errors of a diffusion model become harmless. ``fold`` writes the norm
-    into the encoder, which leaves an ordinary autoencoder whose ``scaling_factor`` is 1.
+    into the encoder, which leaves an ordinary autoencoder.
 
     Args:
         vae: The autoencoder, with random weights.
@@ -53,14 +53,10 @@ class AutoencoderTraining(PreTrainedModel):
         return error.abs().mean() + error.square().mean()
 
     @torch.no_grad()
-    def fold(self, mean: Tensor, std: Tensor) -> AutoencoderTiny:
-        """The autoencoder, which from now on gives ``(latents - mean) / std``.
-
-        Args:
-            mean: float[C] of the latents before the norm, over the training images.
-            std: float[C].
-        """
-        last = self.vae.encoder.layers[-1]
+    def fold(self) -> AutoencoderTiny:
+        """The autoencoder, which from now on gives the latents that its decoder has learned from."""
+        last, mean = self.vae.encoder.layers[-1], self.norm.running_mean
+        std = (self.norm.running_var + self.norm.eps).sqrt()
         last.weight.div_(std[:, None, None, None])
         last.bias.sub_(mean).div_(std)
         return self.vae

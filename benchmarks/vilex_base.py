@@ -57,7 +57,7 @@ SMOKE_SIZES: dict[str, Any] = {
     "num_inference_steps": 2,
     "image_size": 24,
     "precision": "fp32",
-    "denoiser": "{num_layers: 1, num_attention_heads: 2, attention_head_dim: 8, patch_size: 6}",
+    "denoiser": "{num_layers: 1, num_attention_heads: 2, attention_head_dim: 8, patch_size: 2}",
     "text": "{d_model: 16, num_layers: 1, num_heads: 2, d_kv: 8, d_ff: 32}",
     "network": "{stem_channels: [8, 8], hidden_size: 16, num_hidden_layers: 1, num_attention_heads: 2}",
     "out": "runs/smoke/vilex_base.json",
@@ -75,8 +75,8 @@ class ViLexBaseConfig(Config):
     vocabulary: Literal["core", "default", "large"] = Field("core", description="nouns: 100, 320 or all")
     image_size: int = Field(48, ge=16, description="side in pixels of the text-to-image model that is trained")
     network: reader_recipe.ReaderSizes = Field(reader_recipe.ReaderSizes(), description="sizes of the reader")
-    denoiser: t2i_pretrain.DenoiserSizes = Field(t2i_pretrain.DenoiserSizes(), description="sizes of the denoiser")
-    text: t2i_pretrain.TextSizes = Field(t2i_pretrain.TextSizes(), description="sizes of its text encoder")
+    denoiser: t2i_pretrain.DenoiserSizes | None = Field(None, description="sizes of the denoiser; none: the recipe's")
+    text: t2i_pretrain.TextSizes | None = Field(None, description="sizes of its text encoder; none: the recipe's")
     seed: int = Field(0, ge=0, description="of the trainings and of the start noise")
     reader_size: int = Field(2000, ge=2, description="real scenes that are read")
     size: int = Field(2000, ge=2, description="images that are drawn and read")
@@ -180,8 +180,9 @@ def _train(config: ViLexBaseConfig, what: str, reader_name: str | None, log: Cal
             what,
         )
     else:
-        fields = {**values, "reader": reader_name, "denoiser": config.denoiser.model_dump()}
-        fields |= {"text": config.text.model_dump()}
+        sizes = {"denoiser": config.denoiser, "text": config.text}
+        fields = {**values, "reader": reader_name}
+        fields |= {name: given.model_dump() for name, given in sizes.items() if given is not None}
         made = train_once(
             t2i_pretrain.RECIPE,
             filled_config(t2i_pretrain.T2IPretrainConfig, "t2i_pretrain_embedded", fields),

@@ -1,8 +1,9 @@
 """Recipe ``t2i_pretrain``: a small text-to-image model from stock classes, the frozen half of an embedded ViLex.
 
-A diffusers ``PixArtTransformer2DModel`` on pixels and a transformers ``T5EncoderModel``, trained together on dense
-captions of the suite. The network predicts x0 and is trained with the weights of v, which makes large patches of pixels
-learnable. What counts is not the loss but what the reader reads from images that it draws.
+A diffusers ``PixArtTransformer2DModel`` and a transformers ``T5EncoderModel`` are trained together on dense captions of
+the suite: on latents of a diffusers ``AutoencoderTiny``, which is trained first on the same images, or on pixels. There
+the network should predict x0 and be trained with the weights of v, which makes large patches learnable. What counts is
+not the loss but what the reader reads from images that it draws.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 import torch
 from datasets import Dataset
-from diffusers import DDIMScheduler, PixArtTransformer2DModel
+from diffusers import AutoencoderTiny, DDIMScheduler, PixArtTransformer2DModel
 from pydantic import Field
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerFast, T5Config, T5EncoderModel, set_seed
@@ -30,6 +31,15 @@ from vislex.metrics.image_features import as_uint8
 from vislex.metrics.reader import Reader, load_reader
 from vislex.recipes.obedience import Prompts, draw_images, obedience, single_object_prompts
 from vislex.recipes.source import column
+from vislex.recipes.t2i_autoencoder import (
+    AutoencoderSettings,
+    build_autoencoder,
+    cached_latents,
+    decoded,
+    encoded,
+    open_autoencoder,
+    train_autoencoder,
+)
 from vislex.text import load_tokenizer, prune_tokenizer
 from vislex.training.captions import CaptionBank, generator
 from vislex.training.draws import Draws
@@ -44,9 +54,6 @@ from vislex.training.t2i import TextToImageTraining
 from vislex.training.trainer import PartTrainer
 
 __all__ = ["RECIPE", "DenoiserSizes", "T2IPretrainConfig", "TextSizes", "build_model", "run", "sketch"]
-
-
-_PARTS = {"t2i.transformer": PartSettings(), "t2i.text_encoder": PartSettings()}
 
 
 class DenoiserSizes(Config):
@@ -72,6 +79,11 @@ class T2IPretrainConfig(TrainingSettings):
     """Configuration of ``t2i_pretrain``.
 
     Attributes:
+        autoencoder: Settings of an autoencoder to train first, into ``autoencoder`` of the output folder, or the folder
+            of a trained one; None puts the transformer on pixels.
+        autoencoder_steps: Optimizer steps of its training.
+        denoiser: Its ``patch_size`` is in latents, or in pixels without autoencoder.
+        prediction: What the network predicts; the loss has the weights that ``weighting`` says in either case.
         text_length: Tokens of a padded prompt with special tokens; what does not fit is cut off.
         caption_dropout: Share of training images without caption, for guidance.
         density: How times are drawn.
@@ -89,7 +101,10 @@ class T2IPretrainConfig(TrainingSettings):
 
     vocabulary: Literal["core", "default", "large"] = "core"
     image_size: int = Field(48, ge=16)
+    autoencoder: AutoencoderSettings | None = None
+    autoencoder_steps: int = Field(2000, ge=1)
     denoiser: DenoiserSizes = DenoiserSizes()
+    prediction: Literal["sample", "v_prediction"] = "sample"
     text: TextSizes = TextSizes()
     text_length: int = Field(64, ge=4)
     train_size: int = Field(40000, ge=1)
@@ -111,16 +126,21 @@ class T2IPretrainConfig(TrainingSettings):
     save_dtype: Literal["float32", "bfloat16"] = "bfloat16"
 
 
-def build_model(config: T2IPretrainConfig, tokenizer: PreTrainedTokenizerFast) -> TextToImage:
-    """A text-to-image model with random weights.
+def build_model(
+    config: T2IPretrainConfig, tokenizer: PreTrainedTokenizerFast, vae: AutoencoderTiny | None = None
+) -> TextToImage:
+    """A text-to-image model with random weights, behind an autoencoder or on pixels.
 
     Raises:
-        ConfigError: If the patches do not cover the image.
+        ConfigError: If the patches do not cover the image or its latents.
     """
-    if config.image_size % config.denoiser.patch_size:
+    scale = 1 if vae is None else 2 ** (len(vae.config["block_out_channels"]) - 1)
+    if config.image_size % (scale * config.denoiser.patch_size):
+        latents = "" if vae is None else f" / {scale}, the side of its latents"
         raise ConfigError(
-            f"denoiser.patch_size {config.denoiser.patch_size} does not divide image_size {config.image_size}"
+            f"denoiser.patch_size {config.denoiser.patch_size} does not divide image_size {config.image_size}{latents}"
         )
+    channels = 3 if vae is None else vae.config["latent_channels"]
     text_encoder = T5EncoderModel(
         T5Config(
             vocab_size=len(tokenizer),
@@ -133,19 +153,20 @@ def build_model(config: T2IPretrainConfig, tokenizer: PreTrainedTokenizerFast) -
     )
     transformer = PixArtTransformer2DModel(
         **config.denoiser.model_dump(),
-        in_channels=3,
-        out_channels=3,
-        sample_size=config.image_size,
+        in_channels=channels,
+        out_channels=channels,
+        sample_size=config.image_size // scale,
         cross_attention_dim=config.denoiser.num_attention_heads * config.denoiser.attention_head_dim,
         caption_channels=config.text.d_model,
     )
     scheduler = DDIMScheduler(
         beta_schedule="squaredcos_cap_v2",
-        prediction_type="sample",
-        clip_sample=True,  # pixels lie in [-1, 1]
+        prediction_type=config.prediction,
+        clip_sample=vae is None,  # pixels lie in [-1, 1], latents do not
         timestep_spacing="trailing",
     )
-    return PixArt(text_encoder=text_encoder, tokenizer=tokenizer, transformer=transformer, scheduler=scheduler)
+    parts = {"text_encoder": text_encoder, "transformer": transformer, "vae": vae}
+    return PixArt(tokenizer=tokenizer, scheduler=scheduler, **parts)
 
 
 def run(config: T2IPretrainConfig) -> Path:
@@ -160,11 +181,16 @@ def run(config: T2IPretrainConfig) -> Path:
     train, val = _suite(config, "train", config.train_size), _suite(config, "val", config.val_size)
     cached = {"provenance": openmoji.provenance(), "workers": config.render_workers}
     images, val_images = (cached_images(rows, config.image_size, **cached) for rows in (train, val))
+    vae, latents, val_latents = None, images, val_images
+    if config.autoencoder is not None:
+        stage = config.model_copy(update={"steps": config.autoencoder_steps})
+        vae = train_autoencoder(config.autoencoder, stage, output / "autoencoder", images, val_images)
+        latents, val_latents = (cached_latents(vae, pixels) for pixels in (images, val_images))
     captions = column(train, "captions")
     tokenizer, _ = prune_tokenizer(load_tokenizer("minilm"), (text for own in captions for text in own))
     tokenizer.model_max_length = config.text_length
     set_seed(config.seed)  # here: rendering draws random numbers too, unless the images are cached
-    model = _build(config, tokenizer)
+    model = _build(config, tokenizer, vae)
     bank, val_bank, empty = (
         CaptionBank(texts, tokenizer, max_length=config.text_length)
         for texts in (captions, column(val, "captions"), [[""]])
@@ -183,9 +209,9 @@ def run(config: T2IPretrainConfig) -> Path:
         chosen, dropped = pick(rows, positions)
         ids = bank.input_ids[chosen]
         ids[dropped] = empty.input_ids
-        latents = normalize_images(images[rows])
+        clean = _clean(latents[rows])
         seed = int(generator(config.seed, int(positions[0]), "noise").integers(2**62))
-        return {"latents": latents, **_prompts(ids, tokenizer), **model.draw(latents, seed)}
+        return {"latents": clean, **_prompts(ids, tokenizer), **model.draw(clean, seed)}
 
     prompts = None
     if reader is not None:
@@ -194,7 +220,7 @@ def run(config: T2IPretrainConfig) -> Path:
 
     def validate(trained: nn.Module, n: int | None = None) -> dict[str, float]:
         assert isinstance(trained, TextToImageTraining)
-        figures = {"loss": _loss(trained, val_images, val_bank, tokenizer, config.batch_size)}
+        figures = {"loss": _loss(trained, val_latents, val_bank, tokenizer, config.batch_size)}
         if reader is not None and prompts is not None:
             figures |= _draw_and_read(trained.t2i, reader, prompts, config, output, n or config.val_images)
         return figures
@@ -202,9 +228,9 @@ def run(config: T2IPretrainConfig) -> Path:
     trainer = PartTrainer(
         model,
         config,
-        parts=_PARTS,
+        parts=_parts(vae),
         draws=Draws(
-            len(images),
+            len(latents),
             total_draws(config),
             seed=config.seed,
             fetch=fetch,
@@ -222,17 +248,28 @@ def run(config: T2IPretrainConfig) -> Path:
         if reader is not None and prompts is not None:
             final = _draw_and_read(t2i, reader, prompts, config, output, config.final_images)
             figures |= {f"eval_{name}": value for name, value in final.items()} | {"eval_images": config.final_images}
+            if vae is not None and prompts is not None:
+                figures |= {
+                    f"eval_decoded_{name}": value for name, value in _read_decoded(vae, reader, prompts).items()
+                }
         t2i.to(getattr(torch, config.save_dtype)).save_pretrained(output)
         (output / "README.md").write_text(_card(config, t2i, tokenizer, figures), encoding="utf-8")
         finish_run("t2i_pretrain", config, output, figures, trainer, suite=openmoji.provenance())
     return output
 
 
-def _build(config: T2IPretrainConfig, tokenizer: PreTrainedTokenizerFast) -> TextToImageTraining:
+def _parts(vae: AutoencoderTiny | None) -> dict[str, PartSettings]:
+    parts = {"t2i.transformer": PartSettings(), "t2i.text_encoder": PartSettings()}
+    return parts if vae is None else {**parts, "t2i.vae": PartSettings(mode="frozen")}
+
+
+def _build(
+    config: T2IPretrainConfig, tokenizer: PreTrainedTokenizerFast, vae: AutoencoderTiny | None
+) -> TextToImageTraining:
     objective = ReconstructionObjective(
         density=config.density, logit_mean=config.logit_mean, weighting=config.weighting
     )
-    return TextToImageTraining(build_model(config, tokenizer), objective)
+    return TextToImageTraining(build_model(config, tokenizer, vae), objective)
 
 
 def _loss_of(trained: Any, batch: dict[str, Any]) -> Tensor:
@@ -248,21 +285,26 @@ def _prompts(ids: np.ndarray, tokenizer: PreTrainedTokenizerFast) -> dict[str, T
     return {"input_ids": input_ids[:, :longest], "attention_mask": attention_mask[:, :longest]}
 
 
+def _clean(stored: np.ndarray) -> Tensor:
+    """float32[B, C, h, w] of latents, or of pixels uint8[B, H, W, 3]."""
+    return normalize_images(stored) if stored.dtype == np.uint8 else torch.from_numpy(stored.astype(np.float32))
+
+
 def _loss(
     model: TextToImageTraining,
-    images: np.ndarray,
+    stored: np.ndarray,
     bank: CaptionBank,
     tokenizer: PreTrainedTokenizerFast,
     batch_size: int,
 ) -> float:
     """Mean loss of images with their first captions; times and noise are the same in every call."""
     device, total = model.device, 0.0
-    for start in range(0, len(images), batch_size):
-        latents = normalize_images(images[start : start + batch_size])
+    for start in range(0, len(stored), batch_size):
+        latents = _clean(stored[start : start + batch_size])
         ids = bank.input_ids[bank.starts[start : start + len(latents)]]
         batch = {"latents": latents, **_prompts(ids, tokenizer), **model.draw(latents, start)}
         total += float(model(**{name: value.to(device) for name, value in batch.items()})) * len(latents)
-    return total / len(images)
+    return total / len(stored)
 
 
 def _draw_and_read(
@@ -278,6 +320,12 @@ def _draw_and_read(
     return {name: float(values.mean()) for name, values in obedience(reader, drawn, chosen).items()}
 
 
+def _read_decoded(vae: AutoencoderTiny, reader: Reader, prompts: Prompts) -> dict[str, float]:
+    """The same of the prompts' own scenes, encoded and decoded: what the best drawing could reach."""
+    images = decoded(vae, encoded(vae, np.stack(prompts.images)))
+    return {name: float(values.mean()) for name, values in obedience(reader, images, prompts).items()}
+
+
 def _suite(config: T2IPretrainConfig, split: str, size: int) -> Dataset:
     options = {"seed": config.data_seed, "image_size": config.image_size, "vocabulary": config.vocabulary}
     return vislex.data.load_suite("openmoji", "caption", split=split, size=size, style="dense", **options)
@@ -286,19 +334,24 @@ def _suite(config: T2IPretrainConfig, split: str, size: int) -> Dataset:
 def _card(
     config: T2IPretrainConfig, t2i: TextToImage, tokenizer: PreTrainedTokenizerFast, figures: dict[str, float]
 ) -> str:
-    count = {name: sum(p.numel() for p in getattr(t2i, name).parameters()) for name in ("transformer", "text_encoder")}
+    parts = [name for name in ("transformer", "text_encoder", "vae") if getattr(t2i, name) is not None]
+    count = {name: sum(p.numel() for p in getattr(t2i, name).parameters()) for name in parts}
+    side = f"{config.image_size} x {config.image_size} pixels"
+    where, stock = side, " (with `vae=None` and `output_type='latent'`: there is no autoencoder)"
+    if t2i.vae is not None:
+        where, stock = f"the latents of an autoencoder of {count['vae']:,} for {side}", ""
+    predicted = {"sample": "x0", "v_prediction": "v"}[config.prediction]
     return model_card(
         "t2i_pretrain",
         config,
         figures,
         tags=["text-to-image", "diffusers"],
         summary=(
-            f"A PixArt transformer of {count['transformer']:,} parameters on {config.image_size} x {config.image_size} "
-            f"pixels and a T5 of {count['text_encoder']:,} over {len(tokenizer)} word pieces, trained together on "
-            f"{config.train_size:,} scenes with dense captions; it predicts x0. Opens with `vislex` as a frozen "
-            "text-to-image model and with diffusers' `PixArtAlphaPipeline` (with `vae=None` and "
-            "`output_type='latent'`: there is no autoencoder). Figures: what the reader reads from drawn scenes with "
-            "one object."
+            f"A PixArt transformer of {count['transformer']:,} parameters on {where} and a T5 of "
+            f"{count['text_encoder']:,} over {len(tokenizer)} word pieces, trained together on {config.train_size:,} "
+            f"scenes with dense captions; it predicts {predicted}. Opens with `vislex` as a frozen text-to-image model "
+            f"and with diffusers' `PixArtAlphaPipeline`{stock}. Figures: what the reader reads from drawn scenes with "
+            "one object" + ("." if t2i.vae is None else "; `decoded_*`: from the true ones, encoded and decoded.")
         ),
     )
 
@@ -308,18 +361,23 @@ def sketch(config: T2IPretrainConfig) -> Iterator[Sketch]:
     captions = column(_suite(config, "train", config.train_size), "captions")
     tokenizer, _ = prune_tokenizer(load_tokenizer("minilm"), (text for own in captions for text in own))
     tokenizer.model_max_length = config.text_length
-    model = _build(config, tokenizer)
+    vae = None
+    if config.autoencoder is not None:
+        folder = config.autoencoder.folder
+        vae = build_autoencoder(config.autoencoder) if folder is None else open_autoencoder(Path(folder))
+    model = _build(config, tokenizer, vae)
+    denoiser = model.t2i.denoiser.config
     lengths = CaptionBank(captions[:500], tokenizer, max_length=config.text_length).lengths
     ids = {"bos": tokenizer.cls_token_id, "eos": tokenizer.sep_token_id, "word": len(tokenizer) // 2}
 
     def batch(samples: int, typical: bool) -> dict[str, Any]:
         shapes = caption_shapes(samples, round(float(lengths.mean())) if typical else int(lengths.max()), **ids)
         del shapes["labels"]
-        latents = torch.rand(samples, 3, config.image_size, config.image_size)
+        latents = torch.rand(samples, denoiser["in_channels"], denoiser["sample_size"], denoiser["sample_size"])
         drawn = model.objective.draw(model.t2i, latents)
         return {"latents": latents, **shapes, "timesteps": drawn.timesteps, "noise": drawn.noise}
 
-    yield Sketch(config, model, _PARTS, batch, loss=_loss_of)
+    yield Sketch(config, model, _parts(vae), batch, loss=_loss_of)
 
 
 RECIPE = Recipe(T2IPretrainConfig, run, sketch)

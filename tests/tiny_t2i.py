@@ -215,6 +215,20 @@ def pixart_pixels() -> dict[str, Any]:
     return parts | {"vae": None, "scheduler": scheduler}
 
 
+def pixart_latents() -> dict[str, Any]:
+    vae = diffusers.AutoencoderTiny(
+        encoder_block_out_channels=(8, 8),
+        decoder_block_out_channels=(8, 8),
+        num_encoder_blocks=(0, 1),
+        num_decoder_blocks=(1, 0),
+        latent_channels=4,
+    )
+    scheduler = diffusers.DDIMScheduler(
+        num_train_timesteps=100, beta_schedule="squaredcos_cap_v2", prediction_type="v_prediction", clip_sample=False
+    )
+    return pixart_alpha(out_channels=4) | {"vae": vae, "scheduler": scheduler}
+
+
 def sana() -> dict[str, Any]:
     words = tokenizer("gemma", 24)
     sizes = {"hidden_size": 20, "intermediate_size": 32, "num_hidden_layers": 2, "head_dim": 8}
@@ -281,6 +295,7 @@ FAMILIES: dict[str, tuple[str, str, Callable[[], dict[str, Any]], dict[str, Any]
     "pixart-alpha-1024": ("pixart", "PixArtAlphaPipeline", lambda: pixart_alpha(sample_size=128), {"image_size": 16}),
     "pixart-sigma": ("pixart", "PixArtSigmaPipeline", pixart_alpha, {}),
     "pixart-pixels": ("pixart", "PixArtAlphaPipeline", pixart_pixels, {}),
+    "pixart-latents": ("pixart", "PixArtAlphaPipeline", pixart_latents, {}),
     "sana": ("sana", "SanaPipeline", sana, {}),
     "if": ("deepfloyd-if", "IFPipeline", deepfloyd_if, {}),
 }

@@ -31,6 +31,7 @@ NAMES = [
     "pixart-alpha-1024",
     "pixart-sigma",
     "pixart-pixels",
+    "pixart-latents",
     "sana",
     "if",
 ]

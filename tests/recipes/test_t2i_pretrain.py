@@ -13,11 +13,18 @@ import torch
 from PIL import Image
 
 from vislex.config import load_config
+from vislex.data import load_suite
 from vislex.data.openmoji.manifest import nouns
 from vislex.diffusion.t2i import load_t2i
 from vislex.errors import CheckpointError, ConfigError
 from vislex.metrics.reader import Reader, ReaderConfig
 from vislex.recipes.obedience import NAMEABLE, draw_images, obedience, single_object_prompts
+from vislex.recipes.t2i_autoencoder import (
+    AutoencoderSettings,
+    build_autoencoder,
+    open_autoencoder,
+    train_autoencoder,
+)
 from vislex.recipes.t2i_pretrain import T2IPretrainConfig, build_model, run
 from vislex.text import load_tokenizer
 from vislex.training.callbacks import read_log
@@ -27,6 +34,13 @@ SMALL = [
     "steps=4", "eval_every=4", "log_every=2", "warmup_steps=0", "image_size=24", "render_workers=0", "text_length=40",
     "denoiser={num_layers: 1, num_attention_heads: 2, attention_head_dim: 8, patch_size: 6}", "save_every=2",
     "text={d_model: 16, num_layers: 1, num_heads: 2, d_kv: 8, d_ff: 32}", "save_dtype=float32", "lr=5e-3",
+]  # fmt: skip
+
+LATENT = [
+    *(word for word in SMALL if not word.startswith("denoiser")), "prediction=v_prediction", "autoencoder_steps=3",
+    "denoiser={num_layers: 1, num_attention_heads: 2, attention_head_dim: 8, patch_size: 2}",
+    "autoencoder={width: 8, decoder_width: 8, num_encoder_blocks: [0, 0, 1], num_decoder_blocks: [1, 0, 0], "
+    "latent_channels: 4, batch_size: 4, warmup_steps: 0}",
 ]  # fmt: skip
 
 
@@ -85,6 +99,62 @@ def test_a_resumed_run_ends_where_an_uninterrupted_one_does(tmp_path: Path) -> N
     assert "eval_loss" in json.loads((whole / "run.json").read_text())["figures"]
 
 
+@pytest.fixture(scope="module")
+def latent_run(tmp_path_factory: pytest.TempPathFactory, reader: Path) -> Path:
+    folder = tmp_path_factory.mktemp("latent")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("VISLEX_CACHE", str(folder / "cache"))
+        return run(load_config(T2IPretrainConfig, None, [*LATENT, f"output_dir={folder / 'run'}", f"reader={reader}"]))
+
+
+def test_on_latents_it_saves_an_ordinary_pipeline_with_an_autoencoder(latent_run: Path) -> None:
+    t2i = load_t2i(latent_run)
+    assert (t2i.image_size, t2i.vae_scale, t2i.process.prediction_type) == (24, 4, "v_prediction")
+    assert not t2i.scheduler.config.clip_sample
+    figures = json.loads((latent_run / "run.json").read_text())["figures"]
+    assert {"eval_concept", "eval_decoded_concept", "eval_loss"} <= set(figures)
+    assert "an autoencoder of" in (latent_run / "README.md").read_text()
+    rows = load_suite("openmoji", split="train", size=16, vocabulary="core", image_size=24, style="dense")
+    latents = t2i.encode_pixels(t2i.preprocess([row["image"] for row in rows]))
+    assert latents.shape == (16, 4, 6, 6)
+    torch.testing.assert_close(latents.std(), torch.tensor(1.0), atol=1e-3, rtol=0)
+    assert t2i.vae.config.scaling_factor != 1
+
+    images = draw_images(t2i, ["two dogs"], guidance_scale=1.5, num_inference_steps=2)
+    stock = diffusers.PixArtAlphaPipeline.from_pretrained(latent_run)
+    stock.set_progress_bar_config(disable=True)
+    drawn = stock(
+        "two dogs", generator=torch.Generator().manual_seed(0), use_resolution_binning=False, clean_caption=False,
+        max_sequence_length=40, num_inference_steps=2, guidance_scale=1.5, output_type="pt",
+    ).images  # fmt: skip
+    torch.testing.assert_close(drawn, images, atol=1e-4, rtol=1e-4)
+
+
+def test_a_trained_autoencoder_is_taken_as_it_is(latent_run: Path, tmp_path: Path) -> None:
+    log = (latent_run / "autoencoder" / "training.jsonl").read_text()
+    first = load_t2i(latent_run).vae.state_dict()
+    shutil.rmtree(latent_run / "checkpoints")
+    shared = [*LATENT[:-1], "steps=1", "reader=null"]
+    for folder, more in ((latent_run, LATENT[-1:]), (tmp_path, [f"autoencoder={latent_run / 'autoencoder'}"])):
+        run(load_config(T2IPretrainConfig, None, [*shared, f"output_dir={folder}", *more]))
+        for name, value in load_t2i(folder).vae.state_dict().items():
+            assert torch.equal(value, first[name]), name
+    assert (latent_run / "autoencoder" / "training.jsonl").read_text() == log
+    assert not (tmp_path / "autoencoder").exists()
+
+
+@pytest.mark.parametrize("option", ["noise=0", "lr=0.1", "latent_channels=3", "width=6", "decoder_width=6", "crop=8"])
+def test_options_of_the_autoencoder_reach_it(option: str, tmp_path: Path) -> None:
+    images = np.random.default_rng(0).integers(0, 256, (8, 16, 16, 3), dtype=np.uint8)
+    losses = []
+    for name, more in (("plain", []), ("other", [f"autoencoder.{option}"])):
+        given = load_config(T2IPretrainConfig, None, [*LATENT, *more, "steps=3", "log_every=1", "save_every=0"])
+        vae = train_autoencoder(given.autoencoder, given, tmp_path / name, images, images[:2])
+        assert not any(parameter.requires_grad for parameter in vae.parameters())
+        losses.append([e["loss"] for e in read_log(tmp_path / name / "training.jsonl") if "loss" in e])
+    assert losses[0] != losses[1]
+
+
 @pytest.mark.parametrize("option", ["caption_dropout=0.9", "density=uniform", "logit_mean=1", "weighting=sample"])
 def test_options_of_the_loss_reach_it(tmp_path: Path, option: str) -> None:
     losses = []
@@ -122,5 +192,15 @@ def test_prompts_are_of_scenes_with_one_object_and_obedience_is_by_image(reader:
 def test_what_cannot_run_is_refused_before_anything_is_drawn(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="no shipped model 'nobody'"):
         run(config(tmp_path, Path("nobody")))
+    small = load_config(T2IPretrainConfig, None, [*LATENT, "denoiser.patch_size=4"])
+    with pytest.raises(ConfigError, match="4 does not divide image_size 24 / 4, the side of its latents"):
+        build_model(small, load_tokenizer(), build_autoencoder(small.autoencoder))
+    with pytest.raises(ConfigError, match="num_encoder_blocks has 3 stages and num_decoder_blocks 2"):
+        build_autoencoder(AutoencoderSettings(num_decoder_blocks=(1, 0)))
+    images = np.zeros((4, 24, 24, 3), dtype=np.uint8)
+    with pytest.raises(ConfigError, match="crop 10 is no multiple of 4"):
+        train_autoencoder(AutoencoderSettings(crop=10), small, tmp_path, images, images)
+    with pytest.raises(CheckpointError, match=r"holds no 'diffusion_pytorch_model\.safetensors'"):
+        open_autoencoder(tmp_path)
     with pytest.raises(ConfigError, match="does not divide image_size"):
         build_model(load_config(T2IPretrainConfig, None, ["denoiser.patch_size=7"]), load_tokenizer())

@@ -159,3 +159,22 @@ def test_images_come_to_both_sides_alike_with_and_without_cache(tmp_path: Path, 
     naflex = create_encoder("siglip2-b16-naflex", tiny=True)
     with pytest.raises(ConfigError, match="cannot be cached for its training"):
         ImagePairs(rows, naflex, processor, t2i, frozen=False, cache=True, provenance=provenance())
+
+
+def test_the_latents_of_an_autoencoder_are_what_is_to_be_drawn(tmp_path: Path, tiny_t2i: Callable[..., Any]) -> None:
+    tiny_t2i("pixart-latents").save_pretrained(tmp_path / "t2i")
+    given = config(tmp_path / "run", tmp_path / "t2i", "stages=frozen")
+    model = start(given)
+    assert (model.t2i.image_size, model.t2i.vae_scale) == (16, 2)
+    rows = load_suite("openmoji", split="val", size=3, vocabulary="core", image_size=16)
+    pairs = ImagePairs(
+        rows, model.encoder.backbone, model.image_processor, model.t2i, frozen=True, cache=True, provenance=provenance()
+    )
+    latents = pairs.batch(np.array([2, 0]))["latents"]
+    pixels = model.t2i.preprocess([rows[2]["image"], rows[0]["image"]])
+    torch.testing.assert_close(latents, model.t2i.vae.encode(pixels).latents.detach())
+    folder = run(given)
+    assert Image.open(folder / "samples.png").width > 3 * 96
+    trained = ViLex.from_pretrained(folder)
+    assert trained.reconstruct([rows[0]["image"]])[0].size == (16, 16)
+    assert not torch.equal(trained.encoder.pooling.queries, model.encoder.pooling.queries)

@@ -58,6 +58,7 @@ def _decode(file: Path, count: int) -> list[Image.Image]:
             raise ImageError(f"'{file}' has {total:,} frames; allowed are 1 to {MAX_FRAMES:,}: cut it first")
         wanted = set(_positions(total, count))
         with av.open(str(file)) as container:
-            return [f.to_image() for i, f in enumerate(container.decode(video=0)) if i in wanted]
+            frames = [f.to_image() for i, f in enumerate(container.decode(video=0)) if i in wanted]
     except (av.error.FFmpegError, IndexError) as error:
         raise ImageError(f"'{file}' is no video that can be decoded: {error}") from error
+    return frames

@@ -109,7 +109,9 @@ def evaluate(
     generation = generation or Generation()
     settings = generation.settings()
     begun = time.perf_counter()
-    captions, evaluations, busy = [], [], 0.0
+    captions: list[str] = []
+    evaluations: list[int] = []
+    busy = 0.0
     model.caption(data.images(min(2, len(data))), batch_size=2, **settings)  # warms up kernels and caches
     for chunk in data.chunks():
         started = time.perf_counter()

@@ -167,7 +167,8 @@ class ChatResponder(Responder):
         n_tokens: int | None = None,
     ) -> None:
         self._model, self.processor, self.info, self.seed = model.eval(), processor, info, seed
-        self._codec_name, self._codec = codec, None
+        self._codec_name = codec
+        self._codec: MaskCodec | None = None
         self._budget = {} if n_tokens is None else {"n_tokens": n_tokens}
         processor.tokenizer.padding_side = "left"
         if processor.tokenizer.pad_token is None:

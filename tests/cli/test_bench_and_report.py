@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 
 import pytest
@@ -126,3 +127,11 @@ def test_bench_probe_prints_accuracies_and_differences(
     assert "no encoder given" in capsys.readouterr().err
     assert main(["bench", "captioning", "-e", "siglip-tiny"]) == 2
     assert "takes no --encoder" in capsys.readouterr().err
+
+
+def test_bench_lmms_says_what_is_missing(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, "lmms_eval", None)
+    assert main(["bench", "lmms", "vislex_openmoji_caption", "-m", str(folder)]) == 2
+    assert "pip install 'vislex[eval]'" in capsys.readouterr().err

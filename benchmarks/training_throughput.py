@@ -228,7 +228,7 @@ def compare(recipe: str, *, runs: int, steps: int, smoke: bool, precision: str =
         cpu: list[list[float]] = [[], []]
         apart = 0.0
         for number in range(runs):
-            told = [[], []]
+            told: list[list[float]] = [[], []]
             for which in (0, 1) if number % 2 == 0 else (1, 0):
                 seconds, cpu_seconds, told[which] = sides[which]()
                 wall[which].append(seconds)

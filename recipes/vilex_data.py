@@ -66,6 +66,7 @@ class ImagePairs:
         self.pixels = cached_images(rows, spec.image_size[0], **cached)
 
     def __len__(self) -> int:
+        assert self.rows is not None
         return len(self.rows)
 
     def batch(self, rows: np.ndarray) -> dict[str, Any]:
@@ -77,6 +78,7 @@ class ImagePairs:
     def pixel_batch(self, rows: np.ndarray) -> dict[str, Any]:
         """The same with ``targets`` in place of ``latents``: no model is run, so that a worker process can do it."""
         if self.targets is None:
+            assert self.rows is not None
             return self.prepare(self.rows[[int(row) for row in rows]]["image"])
         targets = normalize_images(self.targets[rows])
         inputs: dict[str, Any]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -20,7 +21,7 @@ from vislex.adapters.swap import SwapResult
 from vislex.encoders.hf import HFEncoder
 from vislex.encoders.hf_families import FAMILIES
 from vislex.encoders.vilex import ViLexEncoder
-from vislex.errors import SpecError
+from vislex.errors import CheckpointError, SpecError
 
 QWEN = ("qwen2_vl", "qwen2_5_vl", "qwen3_vl")
 SQUARES = ("idefics3", "internvl", "smolvlm")
@@ -242,3 +243,16 @@ def test_the_tower_that_is_built_to_be_replaced_is_small(host: str) -> None:
     with torch.device("meta"):
         tower = FAMILIES[vision.model_type].build(vision)
     assert sum(parameter.numel() for parameter in tower.parameters()) < 20_000
+
+
+@pytest.mark.parametrize("host", ["internvl", "qwen2_vl", "smolvlm"])
+def test_a_poisoned_tower_of_a_subclass_is_refused(tiny_hosts: ModuleType, host: str, tmp_path: Path) -> None:
+    vislex.swap_encoder(*tiny_hosts.build(host), tiny_hosts.ENCODERS["siglip"]()).save_pretrained(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    for place in (config["vision_config"], config["vision_config"]["encoder_config"]["backbone_config"]):
+        place["auto_map"] = {"AutoModel": "evil.Model"}
+        (tmp_path / "config.json").write_text(json.dumps(config))
+        del place["auto_map"]
+        for load in (load_host, AutoModelForImageTextToText.from_pretrained):
+            with pytest.raises(CheckpointError, match=r"auto_map.*no checkpoint may set"):
+                load(tmp_path)

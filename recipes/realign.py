@@ -101,7 +101,7 @@ def run(config: RealignConfig) -> Path:
     figures = trainer.fit()
     if trainer.is_world_process_zero():
         _save(config, model, processor, figures, output)
-        finish_run("realign", config, output, figures, trainer.plan, suite=train[0].provenance)
+        finish_run("realign", config, output, figures, trainer, suite=train[0].provenance)
     if config.control is not None:
         run(config.model_copy(update={"model": config.control, "control": None, "output_dir": output / CONTROL}))
     return output

@@ -1,86 +1,75 @@
-"""ViLex at the paper's scale, built on the meta device from the published component configs."""
+"""Trainings at the papers' scale, without weights, from the published configurations of their components."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
-import diffusers
 import pytest
 import torch
 from torch import nn
-from transformers import CLIPTextConfig, CLIPTextModel, T5Config, T5EncoderModel, Trainer
+from transformers import Trainer
 
+from vislex.adapters.llms import create_llm
 from vislex.benchmarks.trainings import packaged_config
+from vislex.catalog_llms import LLMS
+from vislex.cli.main import main
 from vislex.config import load_config
-from vislex.diffusion.t2i import TextToImage
-from vislex.diffusion.t2i.deepfloyd_if import DeepFloydIF
-from vislex.diffusion.t2i.stable_diffusion import StableDiffusion
-from vislex.encoders.factory import create_encoder
-from vislex.encoders.vilex import ViLexEncoder
+from vislex.recipes.components import component, components, network, outline_t2i
 from vislex.recipes.vilex_pretrain import LR_RATIO, ViLexPretrainConfig
 from vislex.training.settings import training_arguments
+from vislex.training.trace import outline
 
-COMPONENTS = Path(__file__).parents[1] / "golden" / "components"
+IMAGES = {  # side, width of a token
+    "stabilityai/stable-diffusion-2-1-base": (512, 1024),
+    "DeepFloyd/IF-I-XL-v1.0": (64, 4096),
+}
+# Every published training, the accelerators that its file names, and parameters of its parts.
+PAPER = {
+    "vilex_pretrain_sd21_paper": {"encoder.backbone": 428_225_600, "t2i.unet": 865_910_724, "t2i.vae": 83_653_863},
+    "vilex_pretrain_if_paper": {"encoder.backbone": 428_225_600, "t2i.text_encoder": 4_762_310_656},
+    "caption_ladic_paper": {"encoder": 86_090_496, "decoder.codec.upper": 42_527_232},
+    "ladic_codec_paper": {"upper": 42_527_232},
+    "align_eight_gpu": {"encoder": 428_225_600, "llm": 1_235_814_400 + 2048},  # with a row for <image>
+    "sft_one_gpu": {"encoder": 428_225_600},
+    "sft_eight_gpu": {"encoder": 428_225_600, "llm": 1_235_814_400 + 2048},
+}
 
 
 def count(module: nn.Module) -> int:
     return sum(parameter.numel() for parameter in module.parameters())
 
 
-def stable_diffusion(parts: dict[str, Any], words: Callable[[str, int], Any], scheduler: Any) -> TextToImage:
-    tokenizer = words("clip", 77)
-    text = CLIPTextConfig(**parts["text_encoder"], eos_token_id=tokenizer.eos_token_id)
-    return StableDiffusion(
-        tokenizer=tokenizer,
-        text_encoder=CLIPTextModel(text),
-        unet=diffusers.UNet2DConditionModel(**parts["unet"]),
-        vae=diffusers.AutoencoderKL(**parts["vae"]),
-        scheduler=scheduler,
-    )
+@pytest.mark.parametrize("hub_id", list(components()))
+def test_components_have_their_published_sizes(hub_id: str) -> None:
+    known = component(hub_id)
+    llms = {row[2].get("hub_id"): name for name, row in LLMS.items()}
+    for part, published in known["published"].items():
+        with torch.device("meta"):
+            built = create_llm(llms[hub_id]) if hub_id in llms else network(hub_id, part)
+        # The page of IF says 4.3B of its U-Net.
+        assert count(built) == pytest.approx(published, rel=0.02 if published == 4_300_000_000 else 0), part
 
 
-def deepfloyd_if(parts: dict[str, Any], words: Callable[[str, int], Any], scheduler: Any) -> TextToImage:
-    return DeepFloydIF(
-        tokenizer=words("t5", 77),
-        text_encoder=T5EncoderModel(T5Config(**parts["text_encoder"])),
-        unet=diffusers.UNet2DConditionModel(**parts["unet"]),
-        scheduler=scheduler,
-    )
+@pytest.mark.parametrize("hub_id", IMAGES)
+def test_published_text_to_image_models_read_75_tokens(hub_id: str) -> None:
+    with outline():
+        t2i = outline_t2i(hub_id)
+    assert (t2i.image_size, t2i.widths) == (IMAGES[hub_id][0], (IMAGES[hub_id][1],))
+    assert t2i.max_soft_tokens >= 75
 
 
-SCHEDULERS: dict[str, Any] = {"sd21": diffusers.DDIMScheduler, "if_xl": diffusers.DDPMScheduler}
-CASES = {
-    "sd21": (stable_diffusion, {"unet": 865_910_724, "text_encoder": 340_387_840, "vae": 83_653_863}, 0.0, 512, 1024),
-    # The model's page says 4.3B of the U-Net; T5-v1.1-XXL's encoder is exact.
-    "if_xl": (deepfloyd_if, {"unet": 4_300_000_000, "text_encoder": 4_762_310_656}, 0.02, 64, 4096),
-}
-
-
-@pytest.mark.parametrize("name", CASES)
-def test_the_papers_models_have_their_published_sizes(name: str, tiny_words: Callable[[str, int], Any]) -> None:
-    build, published, tolerance, side, width = CASES[name]
-    config = load_config(ViLexPretrainConfig, packaged_config(f"vilex_pretrain_{name.partition('_')[0]}_paper"))
-    parts = json.loads((COMPONENTS / f"{name}.json").read_text())
-    with torch.device("meta"):
-        with torch.device("cpu"):
-            scheduler = SCHEDULERS[name](**parts["scheduler"])  # it computes with its tables
-        t2i = build(parts, tiny_words, scheduler)
-        backbone = create_encoder(config.encoder)
-        widths = list(t2i.widths)
-        options = {"n_tokens": config.n_tokens, "depth": config.depth, "widths": widths, "token_scales": [1.0]}
-        encoder = ViLexEncoder.from_backbone(backbone, **options)
-        pixels = torch.empty(1, 3, *backbone.spec.image_size)
-        tokens = encoder(pixels).tokens
-    for part, expected in published.items():
-        assert count(getattr(t2i, part)) == pytest.approx(expected, rel=tolerance if part == "unet" else 0), part
-    assert (t2i.image_size, t2i.widths, t2i.max_soft_tokens >= 75) == (side, (width,), True)
-    assert tokens.shape == (1, 75, width)
-    # So400m without its pooling head, 427.7 M with the final norm; the head is not part of an encoder.
-    assert 410e6 < count(backbone) < 430e6
-    assert (config.n_tokens, config.stages, config.cache) == (75, "end_to_end", False)
+@pytest.mark.slow
+@pytest.mark.parametrize("name", PAPER)
+def test_trainings_of_the_papers_can_be_planned(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["plan", name, "--gpus", "8", "--device", "h100", "--json", "batch_size=2"]) == 0
+    (plan,) = json.loads(capsys.readouterr().out)
+    counted = {row["part"]: row["parameters"] for row in plan["parts"]}
+    assert {part: counted[part] for part in PAPER[name]} == PAPER[name]
+    assert plan["engine"] is not None
+    assert 0 < plan["seconds"][0] < plan["seconds"][1]
+    frozen = [row for row in plan["parts"] if not row["trainable"] and row["part"].startswith("t2i.u")]
+    assert all(row["backward"] > 0.9 * row["forward"] > 0 for row in frozen)  # gradients pass, none for its weights
 
 
 @pytest.mark.parametrize("name", ["sd21", "if"])

@@ -28,6 +28,7 @@ from vislex.recipes.caption_data import (
 )
 from vislex.recipes.components import outline_captioner
 from vislex.recipes.source import PlannedCaptions, captions_if_here, column, load_splits
+from vislex.text import special_tokens
 from vislex.training.captions import CaptionBank, generator
 from vislex.training.draws import Draws
 from vislex.training.parts import PartSettings
@@ -165,7 +166,8 @@ def sketch(config: LadicFewStepConfig) -> Iterator[Sketch]:
     objective = _objective(config, decoder)
     length = decoder.config.max_length
     lengths = PlannedCaptions.of(captions_if_here(config), tokenizer, length, config.data)
-    ids = {"bos": decoder.config.bos_token_id, "eos": decoder.config.eos_token_id, "word": len(tokenizer) // 2}
+    special = special_tokens(tokenizer)
+    ids = {"bos": special.bos, "eos": special.eos, "word": len(tokenizer) // 2}
 
     def batch(samples: int, typical: bool) -> dict[str, Any]:
         shapes = caption_shapes(samples, lengths.typical if typical else lengths.longest, **ids)

@@ -25,7 +25,7 @@ test: lint
 	$(BIN)/python -m pytest -n logical --dist loadfile -m "not slow"
 
 test-all: lint
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --summary benchmarks/results/test_all.json
 
 lint: $(STAMP)
 	$(BIN)/python -m ruff check .

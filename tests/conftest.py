@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import os
 import random
 import re
 import sys
+import time
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -34,11 +37,26 @@ ALLOWED_SKIPS = (
 settings.register_profile("vislex", derandomize=True, deadline=None)
 settings.load_profile("vislex")
 
+_STARTED = time.time()
 _unlisted: list[str] = []
+_outcomes: Counter[str] = Counter()
+_fuzzed: Counter[str] = Counter()
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--summary", type=Path, help="Write what was run, and how it ended, to this JSON file.")
+
+
+@pytest.fixture(scope="session")
+def fuzzed() -> Counter[str]:
+    """Inputs that each reader was given, for the summary."""
+    return _fuzzed
 
 
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:
-    """Notes every skip and expected failure whose reason is not listed."""
+    """Notes outcomes, and every skip and expected failure whose reason is not listed."""
+    if report.when == "call" or report.outcome != "passed":
+        _outcomes[report.outcome] += 1
     if not report.skipped:
         return
     reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else str(getattr(report, "wasxfail", ""))
@@ -69,6 +87,22 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
         session.config.workeroutput["unlisted"] = _unlisted
     elif _unlisted and exitstatus == pytest.ExitCode.OK:
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
+    if file := session.config.getoption("--summary"):
+        _write_summary(file, session)
+
+
+def _write_summary(file: Path, session: pytest.Session) -> None:
+    from vislex.provenance import collect
+
+    figures = {
+        "tests": dict(sorted(_outcomes.items())),
+        "skips_not_listed": _unlisted,
+        "fuzzed": dict(sorted(_fuzzed.items())),
+        "fuzzed_in_all": sum(_fuzzed.values()),
+        "seconds": round(time.time() - _STARTED),
+        "passed": int(session.exitstatus) == 0,
+    }
+    file.write_text(json.dumps(collect(figures=figures), indent=1, default=str) + "\n", encoding="utf-8")
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

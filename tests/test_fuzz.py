@@ -10,6 +10,7 @@ import io
 import json
 import random
 import tempfile
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -123,7 +124,7 @@ def holds(reader: Reader, data: bytes) -> None:
 
 
 @pytest.mark.parametrize("name", READERS)
-def test_anything_is_read_or_refused(name: str) -> None:
+def test_anything_is_read_or_refused(name: str, fuzzed: Counter[str]) -> None:
     make, seeds = READERS[name]
     reader = make()
 
@@ -137,13 +138,16 @@ def test_anything_is_read_or_refused(name: str) -> None:
         holds(reader, seed)
     anything()
     mutate(name, reader, seeds, CASES - CASES // 10)
+    fuzzed[name] += CASES
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", READERS)
-def test_a_million_mutations(name: str) -> None:
+def test_a_million_mutations(name: str, fuzzed: Counter[str]) -> None:
     make, seeds = READERS[name]
-    mutate(name, make(), seeds, -(-MILLION // len(READERS)))
+    each = -(-MILLION // len(READERS))
+    mutate(name, make(), seeds, each)
+    fuzzed[name] += each
 
 
 def mutate(name: str, reader: Reader, seeds: list[bytes], cases: int) -> None:

@@ -204,6 +204,7 @@ def test_damaged_pickles_are_one_line(tmp_path: Path, monkeypatch: pytest.Monkey
         whole[:-20],
         b"\x80\x02X\xff\xff\xff\x7f",
         b"(" * 50,
+        b"\x80\x02]r\xff\xff\xff\x7f.",  # a value with the number 2**31 - 1
         b"ccopy\n_reconstructor\n.",
     ):
         file.write_bytes(content)

@@ -18,8 +18,11 @@ _DAMAGED = (
 )  # fmt: skip
 
 
-class _PlainUnpickler(pickle.Unpickler):
-    """Builds no object of a named class and calls nothing: that is how a pickle runs code."""
+class _PlainUnpickler(pickle._Unpickler):
+    """Builds no object of a named class and calls nothing: that is how a pickle runs code.
+
+    Python's own unpickler, not the one in C: that one fills gigabytes for a value that is stored under a large number.
+    """
 
     def find_class(self, module: str, name: str) -> NoReturn:
         raise pickle.UnpicklingError(f"it names '{module}.{name}'")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pickle
+import resource
 from pathlib import Path
 from typing import Any
 
@@ -204,7 +205,6 @@ def test_damaged_pickles_are_one_line(tmp_path: Path, monkeypatch: pytest.Monkey
         whole[:-20],
         b"\x80\x02X\xff\xff\xff\x7f",
         b"(" * 50,
-        b"\x80\x02]r\xff\xff\xff\x7f.",  # a value with the number 2**31 - 1
         b"ccopy\n_reconstructor\n.",
     ):
         file.write_bytes(content)
@@ -218,6 +218,14 @@ def test_damaged_pickles_are_one_line(tmp_path: Path, monkeypatch: pytest.Monkey
     monkeypatch.setattr("vislex.data.safe_pickle.MAX_BYTES", 4)
     with pytest.raises(DataError, match="more than 4 bytes"):
         read_plain_pickle(file)
+
+
+def test_a_large_number_of_a_value_fills_no_memory(tmp_path: Path) -> None:
+    file = tmp_path / "refs(unc).p"
+    file.write_bytes(b"\x80\x02]r\xff\xff\xff\xff.")  # an empty list, stored as value 2**32 - 1
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    assert read_plain_pickle(file) == []
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 100_000  # KiB
 
 
 def compress(lengths: list[int]) -> str:

@@ -198,8 +198,12 @@ def train_autoencoder(
 def encoded(vae: AutoencoderTiny, images: np.ndarray, *, batch_size: int = 100) -> Tensor:
     """Latents float32[N, C, h, w], scaled, of images uint8[N, H, W, 3]."""
     where, scale = next(vae.parameters()), vae.config["scaling_factor"]
-    batches = (normalize_images(images[at : at + batch_size]).to(where) for at in range(0, len(images), batch_size))
-    return scale * torch.cat([vae.encode(pixels).latents.float().cpu() for pixels in batches]).contiguous()
+    latents = []
+    for start in range(0, len(images), batch_size):
+        pixels = normalize_images(images[start : start + batch_size]).to(where)
+        made = vae.encode(pixels.contiguous(memory_format=torch.channels_last)).latents  # faster on a CPU
+        latents.append(scale * made.float().cpu().contiguous())
+    return torch.cat(latents)
 
 
 def cached_latents(vae: AutoencoderTiny, images: np.ndarray) -> np.ndarray:

@@ -211,7 +211,7 @@ def cached_latents(vae: AutoencoderTiny, images: np.ndarray) -> np.ndarray:
     describe = {
         "autoencoder": values_digest(vae),
         "scaling_factor": vae.config["scaling_factor"],
-        "images": hashlib.sha256(np.ascontiguousarray(images)).hexdigest(),
+        "images": hashlib.sha256(np.ascontiguousarray(images).data).hexdigest(),
     }
     shape = (len(images), *encoded(vae, images[:1]).shape[1:])
 

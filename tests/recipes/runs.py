@@ -178,6 +178,7 @@ def make_start(name: str, parent: Path) -> Path:
         make_text_model(folder)
     else:
         text_model = make_start("text", parent)
+        torch.manual_seed(0)  # whether that was there or not
         if name == "ladic":
             _ladic(folder, text_model)
         else:

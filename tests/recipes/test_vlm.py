@@ -196,17 +196,18 @@ def test_variable_lengths_prefixes_and_chats_train(lm: Path, tmp_path: Path) -> 
     from vislex.data import load_suite
 
     row = load_suite("openmoji", split="val", size=1)[0]
-    row["image"].save(tmp_path / "a.png")
+    (tmp_path / "hub").mkdir()
+    for folder in (tmp_path, tmp_path / "hub"):
+        row["image"].save(folder / "a.png")
     turns = [{"from": "human", "value": "<image>\nwhat?"}, {"from": "gpt", "value": row["captions"][0]}]
     (tmp_path / "chat.json").write_text(json.dumps([{"image": "a.png", "conversations": turns}] * 3))
     messages = [{"role": "user", "content": "what?"}, {"role": "assistant", "content": row["captions"][0]}]
     hub = Dataset.from_dict(
-        {"images": [[str(tmp_path / "a.png")]] * 3, "messages": [messages] * 3},
+        {"images": [[str(tmp_path / "hub" / "a.png")]] * 3, "messages": [messages] * 3},
         features=Features(
             {"images": List(Image()), "messages": List({"role": Value("string"), "content": Value("string")})}
         ),
     )
-    (tmp_path / "hub").mkdir()
     hub.to_parquet(str(tmp_path / "hub" / "train.parquet"))
     runs = [
         losses(align(tmp_path / kind, lm, f"mixture=[{{task: chat, data: {place}}}]", "val_split=train", "val_size=2"))

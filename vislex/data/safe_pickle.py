@@ -18,8 +18,11 @@ _DAMAGED = (
 )  # fmt: skip
 
 
-class _PlainUnpickler(pickle.Unpickler):
-    """Builds no object of a named class and calls nothing: that is how a pickle runs code."""
+class _PlainUnpickler(pickle._Unpickler):  # type: ignore[name-defined,misc]
+    """Builds no object of a named class and calls nothing: that is how a pickle runs code.
+
+    It is the one written in Python: that in C makes room for as many values as a damaged file says it remembers.
+    """
 
     def find_class(self, module: str, name: str) -> NoReturn:
         raise pickle.UnpicklingError(f"it names '{module}.{name}'")

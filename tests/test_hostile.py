@@ -16,6 +16,7 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from vislex.adapters.instructions import read_llava
+from vislex.data.safe_pickle import read_plain_pickle
 from vislex.errors import CheckpointError, DataError, ImageError, VislexError
 from vislex.hub import check_config, check_folder
 from vislex.importers.tensor_file import read_state_dict
@@ -183,6 +184,15 @@ def test_a_configuration_of_nonsense_raises_our_errors_alone(reader: Path, key: 
 
 
 # Data.
+
+
+def test_a_pickle_that_asks_for_memory_gets_none(tmp_path: Path) -> None:
+    resource = pytest.importorskip("resource", reason="not Linux")
+    file = tmp_path / "refs.p"
+    file.write_bytes(b"\x80\x02]r\xff\xff\xff\x3f.")  # an empty list, remembered under the number 2^30
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    assert read_plain_pickle(file) == []
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 100_000  # kB
 
 
 def llava(folder: Path, bad: int, good: int) -> Path:

@@ -84,8 +84,8 @@ def check_engine(asked: Engine, found: DistributedType) -> None:
 def layer_classes(model: nn.Module) -> set[str]:
     """Names of the classes of the repeated blocks, outermost ones: what FSDP gathers and frees one after the other.
 
-    A class with ``called_in_parts = True``, of whose blocks more than ``forward`` is called, is left out, and the blocks inside
-    take its place.
+    A class with ``called_in_parts = True``, of whose blocks more than ``forward`` is called, is left out; the blocks
+    inside take its place.
     """
     found: set[str] = set()
     inside: set[str] = set()

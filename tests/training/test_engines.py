@@ -134,7 +134,8 @@ def test_layers_are_the_outermost_repeated_blocks() -> None:
     class Opened(Block):
         called_in_parts = True
 
-    assert layer_classes(nn.ModuleDict({"layers": nn.ModuleList([Opened(), Opened()])})) == {"Inner"}  # what is inside stays whole
+    opened = nn.ModuleDict({"layers": nn.ModuleList([Opened(), Opened()])})
+    assert layer_classes(opened) == {"Inner"}  # the blocks inside take their place
     model = nn.ModuleDict({"layers": nn.ModuleList([Block(), Block()]), "heads": nn.ModuleList([nn.Linear(2, 2)])})
     assert layer_classes(model) == {"Block"}
 

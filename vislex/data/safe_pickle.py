@@ -18,17 +18,10 @@ _DAMAGED = (
 )  # fmt: skip
 
 
-<<<<<<< HEAD
-class _PlainUnpickler(pickle._Unpickler):
-    """Builds no object of a named class and calls nothing: that is how a pickle runs code.
-
-    Python's own unpickler, not the one in C: that one fills gigabytes for a value that is stored under a large number.
-=======
 class _PlainUnpickler(pickle._Unpickler):  # type: ignore[name-defined,misc]
     """Builds no object of a named class and calls nothing: that is how a pickle runs code.
 
     It is the one written in Python: that in C makes room for as many values as a damaged file says it remembers.
->>>>>>> plan
     """
 
     def find_class(self, module: str, name: str) -> NoReturn:

@@ -36,7 +36,7 @@ from vislex.benchmarks.options import parse_options
 from vislex.benchmarks.row_file import RowFile
 from vislex.benchmarks.trained_rows import best_of_each_seed, sweep, trained_row
 from vislex.benchmarks.trainings import identity, train_once
-from vislex.decoders.ladic.codec import load_codec
+from vislex.decoders.ladic.codec_loading import load_codec
 from vislex.errors import did_you_mean
 from vislex.provenance import collect
 from vislex.recipes import ladic_codec

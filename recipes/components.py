@@ -21,7 +21,8 @@ from transformers import AutoModel, PreTrainedTokenizerFast
 
 from vislex.captioner import Captioner
 from vislex.captioner_config import CaptionerConfig
-from vislex.decoders.ladic.codec import STOP, LatentCodec, LatentCodecConfig, load_codec
+from vislex.decoders.ladic.codec import STOP, LatentCodec, LatentCodecConfig
+from vislex.decoders.ladic.codec_loading import load_codec
 from vislex.decoders.ladic.text_encoder import TextEncoder
 from vislex.diffusion.t2i import TextToImage
 from vislex.diffusion.t2i.loading import family_of, outline_folder

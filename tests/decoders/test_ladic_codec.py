@@ -9,7 +9,8 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForMaskedLM, PreTrainedTokenizerFast
 
 from vislex.decoders.factory import create_decoder
-from vislex.decoders.ladic.codec import LatentCodec, load_codec
+from vislex.decoders.ladic.codec import LatentCodec
+from vislex.decoders.ladic.codec_loading import load_codec
 from vislex.errors import CheckpointError, ConfigError
 from vislex.specs import EncoderSpec
 from vislex.text import encode_captions, load_tokenizer, prune_tokenizer

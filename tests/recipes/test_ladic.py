@@ -15,7 +15,8 @@ from vislex.captioner import Captioner
 from vislex.cli.train import find_config
 from vislex.config import load_config
 from vislex.decoders.factory import create_decoder
-from vislex.decoders.ladic.codec import LatentCodec, LatentCodecConfig, load_codec
+from vislex.decoders.ladic.codec import LatentCodec, LatentCodecConfig
+from vislex.decoders.ladic.codec_loading import load_codec
 from vislex.decoders.ladic.config import LadicConfig
 from vislex.decoders.ladic.decoder import LadicDecoder
 from vislex.decoders.ladic.presets import preset

@@ -23,14 +23,13 @@ from transformers.utils import ModelOutput
 from vislex.decoders.ladic.mixture import TokenMixture
 from vislex.decoders.ladic.text_encoder import TextEncoder, additive_mask, load_text_encoder, open_text_model
 from vislex.errors import CheckpointError, ConfigError
-from vislex.hub import check_folder, check_weights, reading, shipped
 from vislex.modules.digest import weights_digest
 from vislex.text import encode_captions, load_tokenizer, special_tokens
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
-__all__ = ["LatentCodec", "LatentCodecConfig", "load_codec"]
+__all__ = ["LatentCodec", "LatentCodecConfig"]
 
 STOP = "."
 NEVER = -100.0  # log of a share that a word piece never gets
@@ -422,30 +421,6 @@ class LatentCodec(PreTrainedModel):
         super().save_pretrained(save_directory, *args, **kwargs)
         if self.tokenizer is not None:
             self.tokenizer.save_pretrained(save_directory)
-
-
-def load_codec(source: str | Path) -> LatentCodec:
-    """Opens a codec: a folder, or the name of a shipped one.
-
-    Raises:
-        CheckpointError: If there is none, or it is incomplete (a codec without its statistics decodes noise).
-    """
-    import vislex.auto  # noqa: F401
-
-    folder = Path(source) if Path(source).is_dir() else shipped(str(source))
-    check_folder(folder)
-    with reading(f"no codec can be read from '{folder}'"):
-        config = LatentCodecConfig.from_pretrained(folder)
-    if config.model_type != LatentCodecConfig.model_type or config.text_config is None:
-        raise CheckpointError(f"'{folder}' holds no codec of latents; train one with 'vislex train ladic_codec'")
-    with reading(f"no codec can be read from '{folder}'"):
-        codec, info = LatentCodec.from_pretrained(folder, output_loading_info=True, use_safetensors=True)
-    if missing := sorted(info["missing_keys"]):
-        raise CheckpointError(f"the codec at '{folder}' is incomplete: {', '.join(missing)} are missing")
-    check_weights(codec.state_dict(), folder)
-    codec.tokenizer = load_tokenizer(folder)
-    codec.config._name_or_path = codec.config.text_config._name_or_path = ""  # decoders save it: no folder of a machine
-    return codec
 
 
 def _stop_ids(tokenizer: PreTrainedTokenizerFast) -> Tensor:

@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from transformers import GenerationConfig, initialization
 
 from vislex.decoders.base import CaptionDecoder, CaptionDecoderOutput, as_vision_tokens, shared_fields
-from vislex.decoders.ladic.codec import LatentCodec, load_codec
+from vislex.decoders.ladic.codec import LatentCodec
+from vislex.decoders.ladic.codec_loading import load_codec
 from vislex.decoders.ladic.config import LadicConfig
 from vislex.decoders.ladic.generation import generate
 from vislex.decoders.ladic.infill import infill

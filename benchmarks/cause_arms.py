@@ -42,6 +42,7 @@ CAUSE_ARMS = {
         CauseArm("from references", share=0.0),
         CauseArm("from both", share=0.5),
         CauseArm("three times the images", images=3),
+        CauseArm("twice the width", {"hidden_size": 256, "intermediate_size": 1024}),
         CauseArm("dropout of 0.1", {"dropout": 0.1}),
         CauseArm("four times a caption", {"draws_per_caption": 4}),
         CauseArm("more words shown clean", {"keep_words": 0.75}),

@@ -104,7 +104,7 @@ class Causes:
         return train_once(ladic_codec.RECIPE, config, self.config.folder, f"{STYLE}-codec").folder
 
     def _train(self, arm: CauseArm, seed: int, lr: float) -> dict[str, Any]:
-        options = {**arm.options, "intermediate_size": self.shared.sizes[arm.decoder].intermediate_size}
+        options = {"intermediate_size": self.shared.sizes[arm.decoder].intermediate_size, **arm.options}
         if arm.decoder == "ladic":
             options["codec"] = str(self._codec(arm))
         values: dict[str, Any] = {"train_size": arm.images * self.config.train_size}

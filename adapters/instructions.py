@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -47,10 +47,12 @@ class Example:
     Attributes:
         turns: From the first to the last, which is an answer.
         images: Paths, PIL images, or what else stands for an image.
+        mask: float[h, w] that ``<SEG>`` in its answer stands for, at the resolution of a mask head; None without one.
     """
 
     turns: tuple[Turn, ...]
     images: tuple[Any, ...] = ()
+    mask: np.ndarray | None = field(default=None, compare=False, repr=False)
 
     def check(self, where: str) -> Example:
         """Itself, if it can be trained on.
@@ -77,7 +79,10 @@ def vqa_examples(row: Mapping[str, Any], image: Any) -> list[Example]:
 
 
 def segmentation_examples(
-    row: Mapping[str, Any], image: Any, encode: Callable[[Sequence[np.ndarray]], str]
+    row: Mapping[str, Any],
+    image: Any,
+    encode: Callable[[Sequence[np.ndarray]], str],
+    target: Callable[[Sequence[np.ndarray]], np.ndarray] | None = None,
 ) -> list[Example]:
     """The expression of a row, and its mask as a codec writes it.
 
@@ -85,8 +90,11 @@ def segmentation_examples(
         row: With ``expression`` and ``mask`` bool[H, W].
         image: The image.
         encode: ``MaskCodec.encode``.
+        target: ``SegHeadCodec.target``, for masks that a head learns beside the text.
     """
-    return [_single(f"{SEGMENT_PROMPT} {row['expression']}", encode([np.asarray(row["mask"])]), image)]
+    masks = [np.asarray(row["mask"])]
+    example = _single(f"{SEGMENT_PROMPT} {row['expression']}", encode(masks), image)
+    return [example if target is None else replace(example, mask=target(masks).astype(np.float16))]
 
 
 def read_llava(file: str | Path, root: str | Path | None = None) -> list[Example]:

@@ -16,6 +16,7 @@ from transformers.modeling_outputs import CausalLMOutputWithPast
 
 from vislex.adapters.connectors import Connector, create_connector
 from vislex.adapters.llms import create_llm, grow_vocabulary, load_llm_tokenizer
+from vislex.adapters.mask_head import MaskHead, MaskHeadSettings, find_masks, place_masks
 from vislex.adapters.vlm_ask import Answer, ask
 from vislex.adapters.vlm_config import ATTENTIONS, VisionLanguageConfig
 from vislex.adapters.vlm_masks import positions_of, prefix_mask
@@ -36,7 +37,13 @@ __all__ = ["VisionLanguageModel", "VisionLanguageOutput"]
 
 @dataclass
 class VisionLanguageOutput(CausalLMOutputWithPast):
-    """Output of a ``VisionLanguageModel``; with labels, ``logits`` are those of the positions with a loss alone."""
+    """Output of a ``VisionLanguageModel``; with labels, ``logits`` are those of the positions with a loss alone.
+
+    Attributes:
+        mask_logits: float[M, h, w] of the mask head, for each ``<SEG>`` in the labels; None where there is none.
+    """
+
+    mask_logits: Tensor | None = None
 
 
 class VisionLanguageModel(CompositeModel, GenerationMixin):
@@ -46,6 +53,7 @@ class VisionLanguageModel(CompositeModel, GenerationMixin):
         encoder: ``VisionEncoder``.
         connector: ``Connector``.
         llm: Any ``AutoModelForCausalLM``.
+        mask_head: ``MaskHead`` of a model that was trained with codec ``seg_head``; else None.
         processor: ``VisionLanguageProcessor``, saved beside the model.
     """
 
@@ -73,6 +81,9 @@ class VisionLanguageModel(CompositeModel, GenerationMixin):
         self.encoder = AutoModel.from_config(config.encoder_config) if encoder is None else encoder
         self.connector = AutoModel.from_config(config.connector_config) if connector is None else connector
         self.llm = AutoModelForCausalLM.from_config(config.llm_config) if llm is None else llm
+        self.mask_head: MaskHead | None = None
+        if config.mask_head is not None:
+            self.set_mask_head(MaskHeadSettings.from_dict(config.mask_head))
         referenced = [part for part in ("encoder", "llm") if config.saved_by_reference(part)]
         if referenced:
             self._keys_to_ignore_on_load_missing = [rf"^{part}\." for part in referenced]
@@ -133,15 +144,25 @@ class VisionLanguageModel(CompositeModel, GenerationMixin):
         model._set_generation(processor)
         return model
 
-    def see(
+    def set_mask_head(self, settings: MaskHeadSettings) -> None:
+        """Gives the model a mask head, which its config then names; its weights are drawn from torch's generator.
+
+        Raises:
+            ConfigError: If the encoder gives no grid of tokens.
+        """
+        width = self.get_output_embeddings().weight.shape[1]
+        head = MaskHead(settings, self.connector.config.encoder_spec, width)
+        self.mask_head = head.to(self.device, self.dtype).train(self.training)
+        self.config.mask_head = settings.to_dict()
+
+    def encode(
         self,
         pixel_values: Tensor | None = None,
         vision_tokens: VisionTokens | Tensor | None = None,
         vision_mask: Tensor | None = None,
-        n_tokens: int | None = None,
         **image_inputs: Any,
     ) -> VisionTokens | None:
-        """Images as tokens of the language model: float[images, M, width]; None if there are none.
+        """What the encoder gives for images: float[images, N, D]; None if there are none.
 
         A frozen encoder runs without gradients; its output can be given in place of pixels, from a cache.
         """
@@ -150,12 +171,22 @@ class VisionLanguageModel(CompositeModel, GenerationMixin):
         if vision_tokens is None:
             trained = torch.is_grad_enabled() and any(p.requires_grad for p in self.encoder.parameters())
             with torch.set_grad_enabled(trained):
-                vision = self.encoder(pixel_values, **not_none(**image_inputs))
-        else:
-            vision = as_vision_tokens(vision_tokens)
-            vision = VisionTokens(vision.tokens, vision.mask if vision_mask is None else vision_mask)
-        connected: VisionTokens = self.connector(vision, n_tokens)
-        return connected
+                seen: VisionTokens = self.encoder(pixel_values, **not_none(**image_inputs))
+            return seen
+        vision = as_vision_tokens(vision_tokens)
+        return VisionTokens(vision.tokens, vision.mask if vision_mask is None else vision_mask)
+
+    def see(
+        self,
+        pixel_values: Tensor | None = None,
+        vision_tokens: VisionTokens | Tensor | None = None,
+        vision_mask: Tensor | None = None,
+        n_tokens: int | None = None,
+        **image_inputs: Any,
+    ) -> VisionTokens | None:
+        """Images as tokens of the language model: float[images, M, width]; None if there are none; see ``encode``."""
+        seen = self.encode(pixel_values, vision_tokens, vision_mask, **image_inputs)
+        return None if seen is None else self.connector(seen, n_tokens)
 
     def embed(self, input_ids: Tensor, vision: VisionTokens | None) -> Tensor:
         """Embeddings float[B, L, width] of ids int64[B, L], those of images in their places.
@@ -165,12 +196,7 @@ class VisionLanguageModel(CompositeModel, GenerationMixin):
         """
         is_image = input_ids == self.config.image_token_id
         embeds: Tensor = self.get_input_embeddings()(input_ids)
-        if vision is None:
-            counts = is_image.new_zeros(1, dtype=torch.long)
-        elif vision.mask is None:
-            counts = torch.full(vision.tokens.shape[:1], vision.tokens.shape[1], device=input_ids.device)
-        else:
-            counts = vision.mask.sum(1)
+        counts = is_image.new_zeros(1, dtype=torch.long) if vision is None else _counts(vision, input_ids.device)
         room, given = is_image.sum(1).cumsum(0), counts.cumsum(0)
         if room[-1] != given[-1] or not torch.isin(room, F.pad(given, (1, 0))).all():
             raise SpecError(
@@ -192,6 +218,7 @@ class VisionLanguageModel(CompositeModel, GenerationMixin):
         position_ids: Tensor | None = None,
         inputs_embeds: Tensor | None = None,
         labels: Tensor | None = None,
+        masks: Tensor | None = None,
         n_tokens: int | None = None,
         spatial_shapes: Tensor | None = None,
         pixel_attention_mask: Tensor | None = None,
@@ -210,6 +237,8 @@ class VisionLanguageModel(CompositeModel, GenerationMixin):
             position_ids: int64[B, L]; counted over real tokens by default.
             inputs_embeds: float[B, L, width], in place of ids and images.
             labels: int64[B, L], -100 where no loss is taken; shifted here.
+            masks: float[M, h, w] in [0, 1] or bool, at the mask head's resolution: what the ``<SEG>`` in the labels
+                stand for, row by row. Their BCE and Dice losses, means over the masks, are added to the text's.
             n_tokens: Tokens an image, for connectors with a budget.
             spatial_shapes: int64[images, 2] of variable-length encoders.
             pixel_attention_mask: bool[images, N] of variable-length encoders.
@@ -217,15 +246,20 @@ class VisionLanguageModel(CompositeModel, GenerationMixin):
             **kwargs: Further inputs of the language model: its cache, ``output_hidden_states``, ...
 
         Raises:
-            SpecError: If prompts and images do not fit each other.
+            SpecError: If prompts and images, or ``<SEG>`` and masks, do not fit each other.
         """
+        is_mask = find_masks(self.mask_head, input_ids, labels, masks)
+        seen = vision = None
+        starts = None if attention_mask is not None or position_ids is None else position_ids == 0
+        keeps_states = kwargs.get("output_hidden_states")
         cache = kwargs.get("cache", kwargs.get("past_key_values"))
         is_start = cache is None or cache.get_seq_length() == 0
         if inputs_embeds is None:
             if input_ids is None:
                 raise SpecError("give a vision-language model input_ids or inputs_embeds")
             image_inputs = {"spatial_shapes": spatial_shapes, "pixel_attention_mask": pixel_attention_mask}
-            vision = self.see(pixel_values, vision_tokens, vision_mask, n_tokens, **image_inputs)
+            seen = self.encode(pixel_values, vision_tokens, vision_mask, **image_inputs)
+            vision = None if seen is None else self.connector(seen, n_tokens)
             if is_start or vision is not None:
                 inputs_embeds = self.embed(input_ids, vision)
             else:  # a token that was written: it is a word, and every millisecond counts
@@ -243,6 +277,8 @@ class VisionLanguageModel(CompositeModel, GenerationMixin):
             targets = F.pad(labels, (0, 1), value=-100)[:, 1:]
             logits_to_keep = (targets != -100).any(0).nonzero()[:, 0]
             targets = targets[:, logits_to_keep]
+        if is_mask is not None:
+            kwargs["output_hidden_states"] = True
         output = self.llm(
             inputs_embeds=inputs_embeds,
             attention_mask=mask,
@@ -250,8 +286,21 @@ class VisionLanguageModel(CompositeModel, GenerationMixin):
             logits_to_keep=logits_to_keep,
             **kwargs,
         )
-        loss = None if targets is None else _cross_entropy(output.logits, targets, num_items)
-        return VisionLanguageOutput(**{**output, "loss": loss})
+        found = {**output, "loss": None if targets is None else _cross_entropy(output.logits, targets, num_items)}
+        if is_mask is not None:
+            assert self.mask_head is not None
+            assert input_ids is not None
+            is_image = input_ids == self.config.image_token_id
+            counts = None if vision is None else _counts(vision, input_ids.device)
+            images = place_masks(is_mask, is_image, starts, counts)
+            assert seen is not None  # else there is no image to place a mask on
+            found["mask_logits"] = self.mask_head(output.hidden_states[-1][is_mask], seen.tokens[images])
+            if masks is not None:
+                share = 1.0 if num_items is None else (targets != -100).sum() / num_items
+                found["loss"] = found["loss"] + share * self.mask_head.loss(found["mask_logits"], masks)
+            if not keeps_states:
+                del found["hidden_states"]
+        return VisionLanguageOutput(**found)
 
     @torch.no_grad()
     def generate(  # type: ignore[override]
@@ -354,6 +403,13 @@ class VisionLanguageModel(CompositeModel, GenerationMixin):
         config.eos_token_id = list(ends)
         config.pad_token_id = tokenizer.pad_token_id
         config.suppress_tokens = [processor.image_token_id]
+
+
+def _counts(vision: VisionTokens, device: torch.device) -> Tensor:
+    """Tokens of each image, int64[images]."""
+    if vision.mask is not None:
+        return vision.mask.sum(1)
+    return torch.full(vision.tokens.shape[:1], vision.tokens.shape[1], device=device)
 
 
 def _cross_entropy(logits: Tensor, targets: Tensor, num_items: Tensor | int | None) -> Tensor:

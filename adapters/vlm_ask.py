@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
+from vislex.adapters.vlm_read import encode_once
 from vislex.errors import CheckpointError, ConfigError
 
 if TYPE_CHECKING:
     from vislex.adapters.vlm import VisionLanguageModel
 
-__all__ = ["Answer", "ask", "pair_up"]
+__all__ = ["Answer", "Written", "ask", "pair_up", "write"]
 
 
 @dataclass(frozen=True)
@@ -33,7 +34,21 @@ class Answer:
     seconds: float
 
 
-@torch.no_grad()
+@dataclass(frozen=True, eq=False)
+class Written:
+    """A batch of answers as the model has written them.
+
+    Attributes:
+        inputs: What it was given.
+        ids: int64[B, L], what it wrote behind its prompts.
+        answers: The same as text.
+    """
+
+    inputs: dict[str, Any]
+    ids: Tensor
+    answers: list[Answer]
+
+
 def ask(
     model: VisionLanguageModel,
     images: Any,
@@ -61,11 +76,39 @@ def ask(
         ConfigError: If there is not one question for each image.
         ImageError: If a file is missing, damaged or no image.
     """
+    pairs = pair_up(images, prompts)
+    batches = write(model, pairs, system=system, n_tokens=n_tokens, batch_size=batch_size, **options)
+    return [answer for batch in batches for answer in batch.answers]
+
+
+@torch.no_grad()
+def write(
+    model: VisionLanguageModel,
+    pairs: Sequence[tuple[list[Any], str]],
+    *,
+    system: str | None = None,
+    n_tokens: int | None = None,
+    batch_size: int = 16,
+    **options: Any,
+) -> Iterator[Written]:
+    """Writes answers a batch at a time, in eval mode.
+
+    Args:
+        model: The model; its mode is restored at the end.
+        pairs: Images and question of each prompt.
+        system: See ``ask``, as for the others.
+        n_tokens: See ``ask``.
+        batch_size: See ``ask``.
+        **options: See ``ask``.
+
+    Raises:
+        CheckpointError: If the model has no processor.
+        ImageError: If a file is missing, damaged or no image.
+    """
     processor = model.processor
     if processor is None:
         raise CheckpointError("this model has no processor; set model.processor or use from_parts")
-    pairs = pair_up(images, prompts)
-    training, answers = model.training, []
+    training = model.training
     model.eval()
     budget = {} if n_tokens is None else {"n_tokens": n_tokens}
     if "max_length" not in options:
@@ -76,14 +119,17 @@ def ask(
             start = time.perf_counter()
             texts = [processor.prompt(question, len(own), system=system) for own, question in batch]
             inputs = processor([own for own, _ in batch], texts, add_special_tokens=False, **budget)
-            ids = model.generate(**inputs.to(model.device), **options)[:, inputs["input_ids"].shape[1] :]
+            inputs = dict(inputs.to(model.device))
+            if model.mask_head is not None:
+                inputs = encode_once(model, inputs)
+            ids = model.generate(**inputs, **options)[:, inputs["input_ids"].shape[1] :]
             seconds = (time.perf_counter() - start) / len(batch)
             counts = _lengths(ids, model.generation_config.eos_token_id)
             texts = processor.tokenizer.batch_decode(ids, skip_special_tokens=True)
-            answers += [Answer(text.strip(), count, seconds) for text, count in zip(texts, counts, strict=True)]
+            answers = [Answer(text.strip(), count, seconds) for text, count in zip(texts, counts, strict=True)]
+            yield Written(inputs, ids, answers)
     finally:
         model.train(training)
-    return answers
 
 
 def _lengths(ids: Tensor, ends: int | list[int]) -> list[int]:

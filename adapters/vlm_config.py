@@ -26,6 +26,7 @@ class VisionLanguageConfig(CompositeConfig):
             (PaliGemma).
         codec: Name of the mask codec that the model was trained to write; None if it was not trained to segment.
         codec_options: Options of the codec.
+        mask_head: What the mask head is made of (``MaskHeadSettings``); None if the model has none.
     """
 
     model_type = "vislex_vlm"
@@ -42,6 +43,7 @@ class VisionLanguageConfig(CompositeConfig):
     attention: str = "causal"
     codec: str | None = None
     codec_options: dict[str, Any] | None = None
+    mask_head: dict[str, Any] | None = None
 
     def get_text_config(self, decoder: bool | None = None, encoder: bool | None = None) -> Any:
         """Config of the language model, which generation sizes its cache by."""

@@ -117,6 +117,11 @@ def to_host(model: VisionLanguageModel, family: str | None = None) -> tuple[PreT
         raise ConfigError(f"unknown host '{family}'; allowed are {', '.join(HOSTS)}")
     if model.processor is None:
         raise ConfigError("this model has no processor, without which its prompts cannot be compared")
+    if model.mask_head is not None:
+        raise ConfigError(
+            "this model has a mask head, which no model of transformers has a place for; train it with a codec of text "
+            "(codec=loc_seg) from a model without one"
+        )
     reasons = []
     for name in [family] if family is not None else HOSTS:
         counterpart = HOSTS[name]

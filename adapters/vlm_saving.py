@@ -20,8 +20,10 @@ __all__ = ["load_llm_from_source", "record_parts", "vlm_card"]
 def record_parts(model: VisionLanguageModel, *, standalone: bool = False) -> dict[str, dict[str, Any]]:
     """What the config says of each part: ``by`` value or reference, ``source``, ``trainable``, and ``sha256``."""
     parts: dict[str, dict[str, Any]] = {}
-    for name in ("encoder", "connector", "llm"):
+    for name in ("encoder", "connector", "llm", "mask_head"):
         part = getattr(model, name)
+        if part is None:
+            continue
         parts[name] = {
             "by": "value",
             "trainable": any(parameter.requires_grad for parameter in part.parameters()),
@@ -66,6 +68,7 @@ def vlm_card(model: VisionLanguageModel) -> str:
         "Connector": f"`{model.connector.config.model_type.removeprefix('vislex_connector_')}`",
         "Language model": f"`{model.llm.config.model_type}`, saved by {parts['llm']['by']}",
         "Attention": model.config.attention,
+        **({} if model.config.codec is None else {"Masks": f"codec `{model.config.codec}`"}),
         "Parameters": f"{sum(p.numel() for p in model.parameters()):,}",
     }
     usage = 'import vislex\n\nmodel = vislex.VisionLanguageModel.from_pretrained("THIS_FOLDER")\n'

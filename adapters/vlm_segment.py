@@ -1,9 +1,10 @@
-"""Referring segmentation by a vision-language model: it writes a mask as text, and a codec reads it."""
+"""Referring segmentation by a vision-language model: it writes a mask as text, or ``<SEG>`` for that of its head."""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,11 +12,14 @@ from transformers import AddedToken
 
 from vislex.adapters.instructions import SEGMENT_PROMPT
 from vislex.adapters.llms import grow_vocabulary
-from vislex.adapters.vlm_ask import ask, pair_up
+from vislex.adapters.mask_head import MaskHeadSettings, grid_of
+from vislex.adapters.vlm_ask import pair_up, write
+from vislex.adapters.vlm_read import read_masks
 from vislex.data.images import open_images
 from vislex.errors import CheckpointError, ConfigError
 from vislex.segmentation.codec import Decoded, MaskCodec
 from vislex.segmentation.factory import create_codec
+from vislex.segmentation.seg_head import SEG_TOKEN, SegHeadCodec
 
 if TYPE_CHECKING:
     from vislex.adapters.vlm import VisionLanguageModel
@@ -87,23 +91,17 @@ def segment(
     pairs = pair_up(opened if several else opened[0], expressions)
     if "max_length" not in options:
         options.setdefault("max_new_tokens", MAX_MASK_TOKENS)
-    answers = ask(
-        model,
-        [own for own, _ in pairs],
-        [f"{SEGMENT_PROMPT} {expression}" for _, expression in pairs],
-        n_tokens=n_tokens,
-        batch_size=batch_size,
-        **options,
-    )
+    prompts = [(own, f"{SEGMENT_PROMPT} {expression}") for own, expression in pairs]
+    sizes, found = iter([_size(image) for (image,), _ in pairs]), []
+    for batch in write(model, prompts, n_tokens=n_tokens, batch_size=batch_size, **options):
+        start = time.perf_counter()
+        texts = [answer.text for answer in batch.answers]
+        marked = read_masks(model, reader, batch.inputs, batch.ids, texts, [next(sizes) for _ in texts])
+        seconds = (time.perf_counter() - start) / len(texts) if reader.needs_head else 0.0
+        found += [(answer, decoded, seconds) for answer, decoded in zip(batch.answers, marked, strict=True)]
     return [
-        Segmentation(
-            expression,
-            answer.text,
-            reader.decode(answer.text, _size(image)),
-            answer.new_tokens,
-            answer.seconds,
-        )
-        for ((image,), expression), answer in zip(pairs, answers, strict=True)
+        Segmentation(expression, answer.text, decoded, answer.new_tokens, answer.seconds + seconds)
+        for (_, expression), (answer, decoded, seconds) in zip(pairs, found, strict=True)
     ]
 
 
@@ -115,7 +113,7 @@ def codec_of(model: VisionLanguageModel, codec: MaskCodec | str | None = None) -
         codec: A codec or its name; the one that the model was trained with by default.
 
     Raises:
-        ConfigError: If there is none, or the model's tokenizer lacks its tokens.
+        ConfigError: If there is none, or the model lacks its tokens or its mask head.
     """
     if codec is None:
         if model.config.codec is None:
@@ -131,6 +129,13 @@ def codec_of(model: VisionLanguageModel, codec: MaskCodec | str | None = None) -
             f"this model cannot write codec '{codec.name}': its tokenizer lacks {len(missing)} tokens ({missing[0]} to "
             f"{missing[-1]}); train it on the task 'segmentation' with this codec"
         )
+    if isinstance(codec, SegHeadCodec):
+        if model.mask_head is None:
+            raise ConfigError(
+                f"this model has no mask head, which codec '{codec.name}' needs; train it on the task 'segmentation' "
+                "with this codec"
+            )
+        codec.frame = model.mask_head.frame
     return codec
 
 
@@ -149,6 +154,8 @@ def missing_tokens(model: VisionLanguageModel, codec: MaskCodec) -> list[str]:
 def prepare_codec(model: VisionLanguageModel, name: str, **options: Any) -> tuple[MaskCodec, int]:
     """Readies a model to be trained to write masks: tokens that are missing are added, and the config names the codec.
 
+    A mask head is added where the codec needs one and there is none, its weights drawn from torch's generator.
+
     Args:
         model: Changed in place.
         name: A name of ``vislex list codecs``.
@@ -158,18 +165,23 @@ def prepare_codec(model: VisionLanguageModel, name: str, **options: Any) -> tupl
         The codec, and how many tokens were added; the embeddings of these are not trained yet.
 
     Raises:
-        ConfigError: If the tokenizer cannot write what the codec writes: its vocabulary has no numbers.
+        ConfigError: If the tokenizer cannot write what the codec writes: its vocabulary has no numbers; or there can be
+            no mask head of such an encoder and such options.
     """
     codec = create_codec(name, **options)
+    if isinstance(codec, SegHeadCodec):
+        grid_of(model.encoder.spec)  # refused before anything is added
     missing, tokenizer = missing_tokens(model, codec), model.processor.tokenizer
     if missing:
         tokenizer.add_tokens([AddedToken(token, special=False, normalized=False) for token in missing])
         grow_vocabulary(model.llm, len(tokenizer))
+    if isinstance(codec, SegHeadCodec):
+        _prepare_head(model, codec)
     for mask in _samples():
         text = codec.encode([mask])
         ids = tokenizer(text, add_special_tokens=False)["input_ids"]
-        read = codec.decode(tokenizer.decode(ids, skip_special_tokens=True), mask.shape).mask
-        right = codec.decode(text, mask.shape).mask
+        read = codec.decode_ideal(tokenizer.decode(ids, skip_special_tokens=True), mask).mask
+        right = codec.decode_ideal(text, mask).mask
         assert right is not None  # the codec's own text
         if read is None or not np.array_equal(read, right):
             raise ConfigError(
@@ -179,6 +191,31 @@ def prepare_codec(model: VisionLanguageModel, name: str, **options: Any) -> tupl
             )
     model.config.codec, model.config.codec_options = name, dict(options)
     return codec, len(missing)
+
+
+def _prepare_head(model: VisionLanguageModel, codec: SegHeadCodec) -> None:
+    """Gives a model the mask head of a codec; one that it has stays, with the weights of its losses set anew.
+
+    Raises:
+        ConfigError: If an option is not allowed, or is another than that of the head that is there.
+    """
+    options = codec.head_options
+    if model.mask_head is None:
+        token_id = model.processor.tokenizer.convert_tokens_to_ids(SEG_TOKEN)
+        model.set_mask_head(MaskHeadSettings(token_id=token_id, **options))
+    assert model.mask_head is not None
+    own = model.mask_head.settings
+    changed = [
+        name for name in ("hidden_size", "upscale") if options.get(name, getattr(own, name)) != getattr(own, name)
+    ]
+    if changed:
+        raise ConfigError(
+            f"{changed[0]} {options[changed[0]]} was asked for, but this model has a mask head with {changed[0]} "
+            f"{getattr(own, changed[0])}; leave it out of codec_options"
+        )
+    model.mask_head.settings = replace(own, **options)
+    model.config.mask_head = model.mask_head.settings.to_dict()
+    codec.frame = model.mask_head.frame
 
 
 def _size(image: Any) -> tuple[int, int]:

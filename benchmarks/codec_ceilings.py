@@ -58,10 +58,10 @@ def measure(name: str, options: dict[str, Any], masks: Sequence[np.ndarray]) -> 
         tokens of a text, on average), "ms" for a mask, "stated" and "holds" (None but for default options).
     """
     codec = create_codec(name, **options)
-    codec.decode(codec.encode([masks[0]]), masks[0].shape)  # opens the mask tokenizer
+    codec.decode_ideal(codec.encode([masks[0]]), masks[0])  # opens the mask tokenizer
     start = time.perf_counter()
     texts = [codec.encode([mask]) for mask in masks]
-    decoded = [codec.decode(text, mask.shape).mask for text, mask in zip(texts, masks, strict=True)]
+    decoded = [codec.decode_ideal(text, mask).mask for text, mask in zip(texts, masks, strict=True)]
     seconds = time.perf_counter() - start
     scores = score_masks(decoded, masks)
     stated = None if options else codec.ceiling

@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 from transformers import LogitsProcessorList
 
+from vislex.adapters.vlm_read import encode_once, read_masks
 from vislex.adapters.vlm_segment import codec_of
 from vislex.benchmarks.caption_models import folder_hash, open_caption_model, parameter_counts
 from vislex.benchmarks.results import ModelInfo
@@ -35,7 +36,7 @@ from vislex.training.adapters import adapter_base
 
 if TYPE_CHECKING:
     from vislex.captioner import Captioner
-    from vislex.segmentation.codec import MaskCodec
+    from vislex.segmentation.codec import Decoded, MaskCodec
 
 __all__ = ["CaptionResponder", "ChatResponder", "Question", "Reply", "Responder", "open_responder"]
 
@@ -98,7 +99,7 @@ class Responder(ABC):
 
     @abstractmethod
     def respond(self, questions: Sequence[Question]) -> list[Reply]:
-        """Answers a batch of questions with the same options and as many images each."""
+        """Answers a batch of questions with the same options and as many images each, all of them for masks or none."""
 
 
 class CaptionResponder(Responder):
@@ -192,7 +193,10 @@ class ChatResponder(Responder):
             elif self._codec_name is None:
                 raise ConfigError("this model does not say how it writes masks; name the codec, e.g. codec=loc_seg")
             else:
-                self._codec = create_codec(self._codec_name)
+                codec = create_codec(self._codec_name)
+                if codec.needs_head:
+                    raise ConfigError(f"this model has no mask head, which codec '{codec.name}' needs")
+                self._codec = codec
         return self._codec
 
     @torch.inference_mode()
@@ -204,15 +208,19 @@ class ChatResponder(Responder):
         """
         options = _plain(questions[0].options)
         inputs = self._inputs(questions).to(self._model.device, self._model.dtype)
+        asks_masks = questions[0].masks
+        if asks_masks and self.codec.needs_head:
+            inputs = encode_once(self._model, inputs)
         ids = self._model.generate(**inputs, **self._settings(options, [own.number for own in questions]))
         ids = _without_prompt(ids, inputs.get("input_ids"))
         texts = [text.strip() for text in self.processor.tokenizer.batch_decode(ids, skip_special_tokens=True)]
         texts = [_cut(text, questions[0].options.get("until")) for text in texts]
         lengths = self._lengths(ids)
-        return [
-            Reply(self._masks(text, own.images[0]) if own.masks else text, count)
-            for text, own, count in zip(texts, questions, lengths, strict=True)
-        ]
+        if asks_masks:
+            sizes = [(own.images[0].height, own.images[0].width) for own in questions]
+            marked = read_masks(self._model, self.codec, inputs, ids, texts, sizes)
+            texts = [_as_json(text, decoded) for text, decoded in zip(texts, marked, strict=True)]
+        return [Reply(text, count) for text, count in zip(texts, lengths, strict=True)]
 
     def _inputs(self, questions: Sequence[Question]) -> Any:
         images: Any = [own.images for own in questions] if questions[0].images else None
@@ -258,17 +266,6 @@ class ChatResponder(Responder):
         ended[:, -1] = True
         lengths: list[int] = (ended.long().argmax(1) + 1).tolist()
         return lengths
-
-    def _masks(self, text: str, image: Any) -> str:
-        """``{"text", "masks": [COCO run lengths]}``, or ``{"text", "masks": null, "invalid": reason}``."""
-        from pycocotools.mask import encode
-
-        decoded = self.codec.decode(text, (image.height, image.width))
-        if decoded.invalid is not None:
-            return json.dumps({"text": text, "masks": None, "invalid": decoded.invalid})
-        runs = [encode(np.asfortranarray(segment.mask.astype(np.uint8))) for segment in decoded.segments]
-        masks = [{"size": [int(side) for side in own["size"]], "counts": own["counts"].decode()} for own in runs]
-        return json.dumps({"text": text, "masks": masks})
 
 
 def open_responder(
@@ -363,6 +360,17 @@ def _without_prompt(ids: Tensor, prompt: Tensor | None) -> Tensor:
     if prompt is None or ids.shape[1] < prompt.shape[1] or not torch.equal(ids[:, : prompt.shape[1]], prompt):
         return ids
     return ids[:, prompt.shape[1] :]
+
+
+def _as_json(text: str, decoded: Decoded) -> str:
+    """``{"text", "masks": [COCO run lengths]}``, or ``{"text", "masks": null, "invalid": reason}``."""
+    from pycocotools.mask import encode
+
+    if decoded.invalid is not None:
+        return json.dumps({"text": text, "masks": None, "invalid": decoded.invalid})
+    runs = [encode(np.asfortranarray(segment.mask.astype(np.uint8))) for segment in decoded.segments]
+    masks = [{"size": [int(side) for side in own["size"]], "counts": own["counts"].decode()} for own in runs]
+    return json.dumps({"text": text, "masks": masks})
 
 
 def _cut(text: str, ends: str | Sequence[str] | None) -> str:

@@ -122,13 +122,13 @@ def evaluate(
 
 
 def ceiling_run(codec: MaskCodec, data: SegmentationData) -> Run:
-    """The run of right masks that went to text and back."""
+    """The run of right masks that went to text and back, a mask head's at its resolution."""
     counts = _Counts()
     for row in data.rows:
         mask = row["mask"]
         present = [mask] if mask.any() else []
-        counts.add([codec.decode(codec.encode(present), mask.shape).mask], [mask])
-    return bound_run("segmentation", f"ceiling: codec {codec.name}", "ceiling", data.record, **counts.figures())
+        counts.add([codec.decode_ideal(codec.encode(present), mask).mask], [mask])
+    return bound_run("segmentation", f"ceiling: codec {codec.label}", "ceiling", data.record, **counts.figures())
 
 
 class _Counts:

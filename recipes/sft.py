@@ -10,6 +10,7 @@ from typing import Any, ClassVar, Literal
 import torch
 
 from vislex.adapters.llms import embedding_rows
+from vislex.adapters.vlm import VisionLanguageModel
 from vislex.config import Config
 from vislex.errors import ConfigError, MissingDependencyError
 from vislex.recipes.vlm_sketch import sketch_vlm
@@ -63,12 +64,12 @@ def run(config: SftConfig) -> Path:
     output = start_run("sft", config)
     model = build_model(config, **loading)
     parts = _parts(config)
-    known = embedding_rows(model.llm)
+    known = _written(model)
     trainer = make_trainer(config, model, parts, output, "sft")
-    if config.adapters == "keep" and embedding_rows(model.llm) != known:
+    if config.adapters == "keep" and _written(model) != known:
         raise ConfigError(
             f"codec={config.codec} adds tokens to the vocabulary, and adapters=keep leaves the saved model as it is; "
-            "use adapters=merge, codec=text_rle, or a language model that has these tokens"
+            "use adapters=merge, codec=text_rle, or a model that has these tokens"
         )
     figures = trainer.fit(merge=config.adapters == "merge")
     modes = ", ".join(f"{name} {own.mode}" for name, own in parts.items())
@@ -82,6 +83,11 @@ def run(config: SftConfig) -> Path:
         (output / "README.md").write_text(title + notes("sft", config, figures, summary), encoding="utf-8")
         record_run("sft", config, trainer, figures, output)
     return output
+
+
+def _written(model: VisionLanguageModel) -> tuple[int, int, bool]:
+    """What a model can write: rows of its vocabulary, tokens that it knows, whether it has a mask head."""
+    return embedding_rows(model.llm), len(model.processor.tokenizer), model.mask_head is not None
 
 
 def _parts(config: SftConfig) -> dict[str, PartSettings]:
@@ -111,7 +117,7 @@ def quantization(config: SftConfig) -> dict[str, Any]:
         bnb_4bit_quant_type="nf4",
         bnb_4bit_use_double_quant=True,
         bnb_4bit_compute_dtype=torch.bfloat16,
-        llm_int8_skip_modules=["encoder", "connector", "lm_head"],
+        llm_int8_skip_modules=["encoder", "connector", "mask_head", "lm_head"],
     )
     return {"quantization_config": settings, "device_map": {"": 0}}
 

@@ -32,6 +32,7 @@ from vislex.data.sources import describe_source, load_suite
 from vislex.errors import ConfigError, DataError
 from vislex.modules.tail_drop import TailDrop, keep_counts
 from vislex.segmentation.codec import MaskCodec
+from vislex.segmentation.seg_head import SegHeadCodec
 from vislex.specs import token_count
 from vislex.training.captions import generator
 from vislex.training.features import FeatureStore, cached_features
@@ -105,7 +106,8 @@ def load_source(settings: SourceSettings, split: str, size: int | None, codec: M
     elif codec is None:
         raise ConfigError("the task 'segmentation' needs a codec that writes its masks")
     else:
-        groups = [segmentation_examples(rows[i], i, codec.encode) for i in range(len(rows))]
+        target = codec.target if isinstance(codec, SegHeadCodec) else None
+        groups = [segmentation_examples(rows[i], i, codec.encode, target) for i in range(len(rows))]
     return Source(groups, rows, describe_source(settings.data).provenance)
 
 
@@ -245,9 +247,19 @@ class Mixture:
         each = iter(counts)
         own = [[next(each) for _ in self.examples[i][1].images] for i in chosen]
         options = {} if budget is None or not images else {"n_tokens": budget}
+        others = {**vision, **options, **self._masks(chosen)}
         if self.pack_length:
-            return {**self.bank.packed(chosen, own, self.pack_length), **vision, **options}
-        return {**self.bank.batch(chosen, own), **vision, **options}
+            return {**self.bank.packed(chosen, own, self.pack_length), **others}
+        return {**self.bank.batch(chosen, own), **others}
+
+    def _masks(self, chosen: np.ndarray) -> dict[str, Tensor]:
+        """What ``<SEG>`` stands for in examples int64[B], where ``max_length`` has not cut it off."""
+        if self.model.mask_head is None:
+            return {}
+        token = self.model.mask_head.settings.token_id
+        found = [i for i in chosen if token in self.bank.ids[i][self.bank.learned[i]]]
+        masks = [mask for i in found if (mask := self.examples[i][1].mask) is not None]
+        return {"masks": torch.from_numpy(np.stack(masks)).float()} if masks else {}
 
     @property
     def _has_budget(self) -> bool:

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
+from transformers import AddedToken
 
 from vislex.adapters.chat import IMAGE_TOKEN
 from vislex.adapters.connectors import create_connector
 from vislex.adapters.llms import create_llm, embedding_rows, grow_vocabulary, load_llm_tokenizer
+from vislex.adapters.mask_head import MaskHeadSettings
 from vislex.adapters.turns import TurnBank
 from vislex.adapters.vlm import VisionLanguageModel
 from vislex.adapters.vlm_config import VisionLanguageConfig
@@ -22,8 +24,10 @@ from vislex.errors import ConfigError, VislexError
 from vislex.hub import check_folder
 from vislex.recipes.components import component, components
 from vislex.recipes.vlm_data import load_source
-from vislex.recipes.vlm_training import VlmSettings
+from vislex.recipes.vlm_training import VlmSettings, with_mask_head
 from vislex.registry import registry
+from vislex.segmentation.factory import create_codec
+from vislex.segmentation.seg_head import SEG_TOKEN, SegHeadCodec
 from vislex.specs import token_count
 from vislex.text import load_tokenizer
 from vislex.training.parts import PartSettings
@@ -45,10 +49,12 @@ class _Outline:
 
 @dataclass(frozen=True)
 class _Dialogue:
-    """Tokens of a dialogue: its text with one image token, and those at its end that have a loss."""
+    """Tokens of a dialogue: its text with one image token, those at its end that have a loss, and the first of these
+    where it matters which it is."""
 
     text: int
     answer: int
+    first: int | None = None
 
 
 def sketch_vlm(config: VlmSettings, parts: Mapping[str, PartSettings], **attached: Any) -> Sketch:
@@ -61,17 +67,23 @@ def sketch_vlm(config: VlmSettings, parts: Mapping[str, PartSettings], **attache
     """
     outline = _saved(config.model) if config.model is not None and Path(config.model).is_dir() else _joined(config)
     model = outline.model
-    typical, longest, told = _dialogues(config, model, outline.tokenizer)
+    head = _mask_head(config, outline)
+    typical, longest, told = _dialogues(config, model, outline.tokenizer, head)
     cached = config.cache_features and parts["encoder"].mode == "frozen"
 
     def batch(samples: int, is_typical: bool) -> dict[str, Any]:
         shape = typical if is_typical else longest
+        if head is not None and model.mask_head is not None:
+            shape = replace(shape, first=model.mask_head.settings.token_id)
         text = _packed if config.pack_length else _padded
+        masks = {} if head is None else {"masks": torch.rand(samples, *head.frame.size)}
         return {
             **text(model, config, samples, shape),
             **vision_shapes(model.encoder, samples, cached=cached),
+            **masks,
         }
 
+    parts = with_mask_head(model, parts, trained=head is not None)
     return Sketch(config, model, parts, batch, notes=[*outline.notes, *told], **attached)
 
 
@@ -116,8 +128,28 @@ def _joined(config: VlmSettings) -> _Outline:
     return _Outline(VisionLanguageModel(own, encoder, connector, llm), None, notes)
 
 
+def _mask_head(config: VlmSettings, outline: _Outline) -> SegHeadCodec | None:
+    """The codec of masks that a head learns; the model then has the head and its token. None: no head learns."""
+    if all(source.task != "segmentation" for source in config.mixture):
+        return None
+    codec = create_codec(config.codec, **config.codec_options)
+    if not isinstance(codec, SegHeadCodec):
+        return None
+    model, tokenizer = outline.model, outline.tokenizer
+    if model.mask_head is None:
+        token_id = embedding_rows(model.llm) if tokenizer is None else len(tokenizer)
+        if tokenizer is not None:
+            tokenizer.add_tokens([AddedToken(SEG_TOKEN, special=False, normalized=False)])
+            token_id = tokenizer.convert_tokens_to_ids(SEG_TOKEN)
+        grow_vocabulary(model.llm, token_id + 1)
+        model.set_mask_head(MaskHeadSettings(token_id=token_id, **codec.head_options))
+    assert model.mask_head is not None
+    codec.frame = model.mask_head.frame
+    return codec
+
+
 def _dialogues(
-    config: VlmSettings, model: VisionLanguageModel, tokenizer: Any
+    config: VlmSettings, model: VisionLanguageModel, tokenizer: Any, codec: SegHeadCodec | None
 ) -> tuple[_Dialogue, _Dialogue, Sequence[str]]:
     """Typical and longest dialogues of the mixture; ``max_length`` where its data or the tokenizer are not here."""
     whole = _Dialogue(config.max_length, config.max_length - 1)
@@ -132,6 +164,7 @@ def _dialogues(
                 source.model_copy(update={"size": min(source.size or SAMPLES, config.train_size or SAMPLES, SAMPLES)}),
                 config.train_split,
                 SAMPLES,
+                codec,
             ).groups
         ]
     except (VislexError, OSError) as error:
@@ -177,6 +210,8 @@ def _sequence(model: VisionLanguageModel, shape: _Dialogue) -> tuple[Tensor, Ten
     ids = torch.full((image + shape.text - 1,), 1 if token != 1 else 2)
     ids[:image] = token
     labels = torch.full_like(ids, -100)
+    if shape.first is not None:
+        ids[-shape.answer] = shape.first
     labels[-shape.answer :] = ids[-shape.answer :]
     labels[:image] = -100
     return ids, labels

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -22,13 +23,14 @@ from vislex.metrics.masks import score_masks
 from vislex.modules.tail_drop import TailDrop
 from vislex.recipes.vlm_data import Mixture, Source, SourceSettings, load_source
 from vislex.segmentation.codec import MaskCodec
+from vislex.segmentation.seg_head import SegHeadCodec
 from vislex.training.draws import Draws
 from vislex.training.parts import PartSettings
 from vislex.training.records import command_line, finish_run
 from vislex.training.settings import TrainingSettings, samples_a_step, total_draws
 from vislex.training.trainer import PartTrainer, label_tokens
 
-__all__ = ["VlmSettings", "build_model", "make_trainer", "save_model"]
+__all__ = ["VlmSettings", "build_model", "make_trainer", "save_model", "with_mask_head"]
 
 logger = logging.getLogger(__name__)
 
@@ -49,8 +51,11 @@ class VlmSettings(TrainingSettings):
         train_size: Rows of each source that names no size of its own.
         val_size: Rows of each source that are validated on.
         codec: How masks are written, for the task "segmentation": a name of ``vislex list codecs``. Tokens that the
-            tokenizer lacks are added, if the language model is trained in full.
-        codec_options: Options of the codec.
+            tokenizer lacks are added, if the language model is trained in full. With "seg_head" the text is the one
+            token <SEG>, and a mask head, which the model keeps as ``mask_head``, is trained in full beside the parts;
+            the encoder must give a grid of tokens.
+        codec_options: Options of the codec; those of "seg_head" are its mask head's (``hidden_size``, ``upscale``) and
+            the weights of its losses (``bce_weight``, ``dice_weight``).
         cache_features: Whether a frozen encoder is run over all images beforehand.
         max_length: Longest dialogue in tokens, images not counted.
         pack_length: Tokens of a row that dialogues share without seeing each other; 0 pads each instead.
@@ -115,7 +120,9 @@ def make_trainer(
     Raises:
         ConfigError: If masks are to be written in tokens that would not be trained.
     """
+    set_seed(config.seed)  # a mask head that is added
     codec = _codec(config, model, parts)
+    parts = with_mask_head(model, parts, trained=isinstance(codec, SegHeadCodec))
     set_seed(config.seed)
     cached = config.cache_features and parts["encoder"].mode == "frozen"
     shared: dict[str, Any] = {"cached": cached, "max_length": config.max_length, "seed": config.seed}
@@ -144,6 +151,15 @@ def make_trainer(
         title=title,
         items=label_tokens,
     )
+
+
+def with_mask_head(
+    model: VisionLanguageModel, parts: Mapping[str, PartSettings], *, trained: bool
+) -> dict[str, PartSettings]:
+    """The parts with the model's mask head, if it has one: trained in full where it learns masks, else frozen."""
+    if model.mask_head is None:
+        return dict(parts)
+    return {**parts, "mask_head": PartSettings(mode="full" if trained else "frozen")}
 
 
 def save_model(
@@ -194,10 +210,11 @@ def _codec(config: VlmSettings, model: VisionLanguageModel, parts: dict[str, Par
         return None
     codec, added = prepare_codec(model, config.codec, **config.codec_options)
     if added and parts["llm"].mode != "full":
+        known = "" if codec.needs_head else "take one that has them (lm_pretrain location_tokens=true), "
         raise ConfigError(
             f"codec={config.codec} needs {added} tokens that this language model does not have, and a language model "
             f"that is trained as {parts['llm'].mode} does not learn them; train it in full (parts.llm.mode=full of "
-            "sft), take one that has them (lm_pretrain location_tokens=true), or take codec=text_rle"
+            f"sft), {known}or take codec=text_rle"
         )
     return codec
 

@@ -119,6 +119,11 @@ CODECS: dict[str, Row] = {
         {},
     ),
     "polygon": ("vislex.segmentation.polygon:PolygonCodec", "corners of the outline as plain numbers", {}),
+    "seg_head": (
+        "vislex.segmentation.seg_head:SegHeadCodec",
+        "one token <SEG>, whose mask a head of the model gives (LISA)",
+        {},
+    ),
     "text_rle": ("vislex.segmentation.text_rle:TextRleCodec", "run lengths inside the box as plain numbers", {}),
 }
 

@@ -107,7 +107,7 @@ def segmentation(
     for name in names:
         model, info = open_model(name, device=device, dtype=dtype)
         codec = codec_of(model, wanted)
-        codecs[codec.name] = codec
+        codecs[codec.label] = codec
         with progress(f"segmenting with {name}", len(data.record.ids)) as advance:
             shared: dict[str, Any] = {"codec": codec, "batch_size": batch_size, "on_progress": advance}
             runs += bench.evaluate(model, info, data, **shared, **options)

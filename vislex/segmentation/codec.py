@@ -85,10 +85,17 @@ class MaskCodec(ABC):
         name: Name in the catalog.
         ceiling: Stated mIoU with its default options, when right masks of the suite go to text and back: what no
             model that writes such text can pass. Measured by ``python -m vislex.benchmarks.codec_ceilings``.
+        needs_head: Whether the masks come from a head of the model, and the text alone says only that there is one.
     """
 
     name: ClassVar[str]
     ceiling: ClassVar[float]
+    needs_head: ClassVar[bool] = False
+
+    @property
+    def label(self) -> str:
+        """What tables call it."""
+        return self.name
 
     @property
     def new_tokens(self) -> tuple[str, ...]:
@@ -136,6 +143,15 @@ class MaskCodec(ABC):
             return Decoded(size, tuple(self.decode_one(piece.strip(), size) for piece in pieces))
         except MalformedError as error:
             return Decoded(size, invalid=str(error))
+
+    def decode_ideal(self, text: str, mask: np.ndarray) -> Decoded:
+        """What a text means if all beside it that its codec needs is right.
+
+        Args:
+            text: Of a right mask.
+            mask: That mask, bool[H, W].
+        """
+        return self.decode(text, (mask.shape[0], mask.shape[1]))
 
     @abstractmethod
     def encode_one(self, mask: np.ndarray) -> str:

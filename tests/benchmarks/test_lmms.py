@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import multiprocessing
 import os
@@ -83,6 +84,21 @@ def marking(vlm: VisionLanguageModel, tmp_path_factory: pytest.TempPathFactory) 
 
 
 @pytest.fixture(scope="module")
+def with_head(vlm: VisionLanguageModel, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model that says <SEG> to half of the images, else "yes"."""
+    model = copy.deepcopy(vlm)
+    prepare_codec(model, "seg_head", hidden_size=16)
+    rows = segmentation.load_segmentation_data(size=SIZE, n_images=0).rows[:]
+    prompts = [model.processor.prompt(f"segment {own}", 1) for own in rows["expression"]]
+    inputs = model.processor([[image] for image in rows["image"]], prompts, add_special_tokens=False)
+    mark, yes = model.processor.tokenizer.convert_tokens_to_ids(["<SEG>", "yes"])
+    with torch.no_grad():
+        logits = model(**inputs).logits[:, -1]
+    model.generation_config.sequence_bias = [[[mark], float((logits[:, yes] - logits[:, mark]).quantile(0.5))]]
+    return _saved(model, tmp_path_factory.mktemp("models") / "head", ["<SEG>", "yes"])
+
+
+@pytest.fixture(scope="module")
 def host(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A stock LLaVA that would draw its answers if a harness did not forbid it."""
     torch.manual_seed(0)
@@ -154,11 +170,13 @@ def test_answers_score_as_in_bench(answering: Path) -> None:
     )
 
 
-def test_masks_score_as_in_bench(marking: Path) -> None:
-    model, info = open_model(str(marking))
+@pytest.mark.parametrize(("name", "length"), [("marking", 4), ("with_head", 1)])
+def test_masks_score_as_in_bench(name: str, length: int, request: pytest.FixtureRequest) -> None:
+    folder = request.getfixturevalue(name)
+    model, info = open_model(str(folder))
     data = segmentation.load_segmentation_data(size=SIZE, n_images=0)
-    ours, _ = segmentation.evaluate(model, info, data, batch_size=8, max_new_tokens=4)
-    theirs = run(marking, OPENMOJI["refseg"], max_new_tokens=4)
+    ours, _ = segmentation.evaluate(model, info, data, batch_size=8, max_new_tokens=length)
+    theirs = run(folder, OPENMOJI["refseg"], max_new_tokens=length)
     answers = [json.loads(answer) for answer in theirs["answers"]]
     assert [answer["text"] for answer in answers] == ours.captions
     assert [answer["masks"] is None for answer in answers] == [bool(own) for own in ours.per_image["invalid"]]
@@ -191,6 +209,8 @@ def test_a_host_is_asked_by_its_own_template(host: Path) -> None:
         assert processor.tokenizer.decode(ids, skip_special_tokens=True).strip() == answer
     with pytest.raises(ConfigError, match="name the codec"):
         run(lmm, OPENMOJI["refseg"], 2, max_new_tokens=2)
+    with pytest.raises(ConfigError, match="has no mask head, which codec 'seg_head' needs"):
+        run(VislexLMM(str(host), codec="seg_head"), OPENMOJI["refseg"], 2, max_new_tokens=2)
     invalid = run(VislexLMM(str(host), codec="polygon"), OPENMOJI["refseg"], 2, max_new_tokens=2)
     assert invalid["scores"]["invalid"] == 1
 

@@ -93,6 +93,25 @@ def test_masks_are_compared_with_their_own_boxes_and_the_codec() -> None:
     assert run.key != boxes.key
 
 
+def test_a_mask_head_has_the_ceiling_of_its_resolution(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = VisionLanguageModel.from_pretrained(folder)
+    prepare_codec(model, "seg_head", hidden_size=16)
+    token, end = model.mask_head.settings.token_id, model.processor.tokenizer.eos_token_id
+    model.generation_config.sequence_bias = [[[token], 1e4], [[token, end], 1e6]]
+    model.eval().save_pretrained(tmp_path / "head")
+    short = ["--size", "8", "--images", "0", "--batch-size", "8"]
+    assert main(["bench", "segmentation", "-m", str(tmp_path / "head"), *short, "--json"]) == 0
+    rows = {row["row"]: row for row in json.loads(capsys.readouterr().out)["rows"]}
+    own, ceiling = rows["head"], rows["ceiling: codec seg_head, 16 x 16 cells"]
+    assert (own["invalid"], own["tokens"]) == (0, 2)
+    assert rows["head" + BOXES]["mIoU"] > 0
+    fine = create_codec("seg_head")
+    data = load_segmentation_data(size=8, n_images=0)
+    assert own["mIoU"] < ceiling["mIoU"] < ceiling_run(fine, data).scores["mIoU"]
+
+
 def test_bench_writes_what_the_report_shows(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     short = ["--size", "8", "--images", "2", "--batch-size", "8", "--max-new-tokens", "5", "--out", str(tmp_path)]
     assert main(["bench", "vqa", "-m", str(folder), "--blind", str(folder), *short, "--json"]) == 0

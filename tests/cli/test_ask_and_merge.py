@@ -121,6 +121,26 @@ def test_masks_are_drawn(saved: Path, tmp_path: Path, capsys: pytest.CaptureFixt
     assert "write a .png" in capsys.readouterr().err
 
 
+def test_a_mask_head_marks(saved: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    model = VisionLanguageModel.from_pretrained(saved / "model")
+    prepare_codec(model, "seg_head", hidden_size=16)
+    token, end = model.mask_head.settings.token_id, model.processor.tokenizer.eos_token_id
+    model.generation_config.sequence_bias = [[[token], 1e4], [[token, end], 1e6]]
+    model.eval().save_pretrained(tmp_path / "model")
+    image, out = str(saved / "a.png"), tmp_path / "overlay.png"
+    shared = ["segment", image, "a kite", "red", "--model", str(tmp_path / "model"), "--out", str(out)]
+    assert main([*shared, "--json", "--n-tokens", "1"]) == 0
+    rows = json.loads(capsys.readouterr().out)
+    found = model.segment(image, ["a kite", "red"], n_tokens=1)
+    assert [row["pixels"] for row in rows] == [int(own.mask.sum()) for own in found]
+    assert [(row["text"], row["invalid"], row["size"]) for row in rows] == [("<SEG>", None, [20, 30])] * 2
+    assert out.is_file()
+    assert main([*shared, "--codec", "box"]) == 2
+    assert "its tokenizer lacks 1024 tokens" in capsys.readouterr().err
+    assert main([*shared, "--max-new-tokens", "1", "--option", f"suppress_tokens=[{token}]"]) == 0
+    assert "no mask (the text is not <SEG>)" in capsys.readouterr().out
+
+
 def test_adapters_are_merged(saved: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "merged"
     assert main(["merge", str(saved / "adapters"), "--out", str(out), "--standalone"]) == 0

@@ -109,6 +109,13 @@ RUNS: dict[str, tuple[str, list[str]]] = {
     "align": ("align", ["llm=hf:<lm>", "tiny=true", "pretrained=false"]),
     "realign": ("realign", ["model=<swapped>", "control=<host>", "train_size=10", "parts.llm.mode=lora"]),
     "sft": ("sft", ["llm=hf:<lm>", "tiny=true", "pretrained=false", "parts.llm.mode=lora"]),
+    "sft, masks": (
+        "sft",
+        [
+            "llm=hf:<lm>", "tiny=true", "pretrained=false", "train_size=10", "mixture=[{task: segmentation}]",
+            "codec=seg_head", "codec_options={hidden_size: 16}",
+        ],
+    ),
     "t2i_pretrain": (
         "t2i_pretrain",
         [

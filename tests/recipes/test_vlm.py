@@ -221,10 +221,13 @@ def test_variable_lengths_prefixes_and_chats_train(lm: Path, tmp_path: Path) -> 
     assert cached == pytest.approx(live, abs=5e-3)
 
 
-@pytest.mark.parametrize("codec", ["loc_seg", "text_rle"])
+@pytest.mark.parametrize("codec", ["loc_seg", "text_rle", "seg_head"])
 def test_captions_questions_and_masks_train_together(aligned: Path, tmp_path: Path, codec: str) -> None:
     mixture = "mixture=[{}, {task: vqa}, {task: segmentation}]"
-    folder = sft(tmp_path / "run", aligned, mixture, f"codec={codec}", "val_size=2")
+    steps = 10 if codec == "seg_head" else 3  # batches with a mask have a higher loss than those without
+    folder = sft(
+        tmp_path / "run", aligned, mixture, f"codec={codec}", "val_size=2", f"steps={steps}", f"eval_every={steps}"
+    )
     assert losses(folder)[-1] < losses(folder)[0]
     figures = json.loads((folder / "run.json").read_text())["figures"]
     assert 0 <= figures["eval_mIoU"] <= 1
@@ -245,6 +248,34 @@ def test_tokens_that_would_not_be_trained_are_refused(aligned: Path, tmp_path: P
         sft(tmp_path / "lora", aligned, mixture, "parts.llm.mode=lora")
     with pytest.raises(ConfigError, match="adapters=keep leaves the saved model as it is"):
         sft(tmp_path / "keep", aligned, mixture, "parts.encoder.mode=lora", "adapters=keep")
+    with pytest.raises(ConfigError, match=r"codec=seg_head needs 1 tokens .* or take codec=text_rle"):
+        sft(tmp_path / "head", aligned, mixture, "codec=seg_head", "parts.llm.mode=lora")
+
+
+def test_a_mask_head_is_trained_beside_the_parts(aligned: Path, tmp_path: Path) -> None:
+    masks = ["codec=seg_head", "codec_options={hidden_size: 16}", "mixture=[{}, {task: segmentation}]", "val_size=2"]
+    cached, live = (
+        sft(tmp_path / f"cached {own}", aligned, *masks, "pack_length=160", f"cache_features={own}")
+        for own in ("true", "false")
+    )
+    assert losses(cached) == pytest.approx(losses(live), abs=5e-3)
+    rows = {row["part"]: row for row in json.loads((cached / "run.json").read_text())["parts"]}
+    assert rows["mask_head"]["trainable"] == rows["mask_head"]["parameters"] > 0
+    first = VisionLanguageModel.from_pretrained(cached)
+    lora = ["parts.llm.mode=lora", "parts.llm.lora_rank=2"]
+    kept = sft(tmp_path / "kept", cached, *masks[:1], *masks[2:], *lora, "adapters=keep")
+    names = {name.split(".")[2] for name in load_file(kept / "adapter_model.safetensors")}
+    assert names == {"connector", "llm", "mask_head"}
+    merged = merge_adapters(kept)
+    assert weights_digest(merged.mask_head) != weights_digest(first.mask_head)
+    opened = PeftModel.from_pretrained(VisionLanguageModel.from_pretrained(cached), str(kept)).eval()
+    held = opened.base_model.model.mask_head.modules_to_save["default"]
+    assert weights_digest(held) == weights_digest(merged.mask_head)
+    other = sft(tmp_path / "other", cached, "mixture=[{task: vqa}]")
+    again = VisionLanguageModel.from_pretrained(other)
+    assert weights_digest(again.mask_head) == weights_digest(first.mask_head)  # nothing was learned by it
+    with pytest.raises(ConfigError, match="hidden_size 8 was asked for"):
+        sft(tmp_path / "narrow", cached, *masks, "codec_options={hidden_size: 8}")
 
 
 def test_a_model_learns_to_write_masks(aligned: Path, tmp_path: Path) -> None:

@@ -40,10 +40,10 @@ class MaskFrame:
 
     def shrink(self, mask: np.ndarray) -> np.ndarray:
         """The share of each cell that bool[H, W] covers (bilinear, antialiased): float32[size]."""
-        height, width = self._canvas(mask.shape[0], mask.shape[1])
-        canvas = torch.zeros(1, 1, height, width)
-        canvas[0, 0, : mask.shape[0], : mask.shape[1]] = torch.from_numpy(np.asarray(mask, dtype=np.float32))
-        shrunk: np.ndarray = F.interpolate(canvas, self.size, mode="bilinear", antialias=True)[0, 0].numpy()
+        canvas = np.zeros(self._canvas(mask.shape[0], mask.shape[1]), dtype=np.float32)
+        canvas[: mask.shape[0], : mask.shape[1]] = mask
+        resized = F.interpolate(torch.from_numpy(canvas)[None, None], self.size, mode="bilinear", antialias=True)
+        shrunk: np.ndarray = resized[0, 0].numpy()
         return shrunk
 
     def grow(self, probabilities: np.ndarray, size: tuple[int, int]) -> np.ndarray:

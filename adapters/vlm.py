@@ -296,6 +296,7 @@ class VisionLanguageModel(CompositeModel, GenerationMixin):
             assert seen is not None  # else there is no image to place a mask on
             found["mask_logits"] = self.mask_head(output.hidden_states[-1][is_mask], seen.tokens[images])
             if masks is not None:
+                assert targets is not None  # masks come with labels
                 share = 1.0 if num_items is None else (targets != -100).sum() / num_items
                 found["loss"] = found["loss"] + share * self.mask_head.loss(found["mask_logits"], masks)
             if not keeps_states:

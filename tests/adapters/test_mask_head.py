@@ -350,7 +350,26 @@ def test_the_resolution_follows_the_grid(
     assert head(torch.randn(2, 10), tokens).shape == (2, *size)
 
 
-def test_a_few_images_are_learned(tmp_path: Path) -> None:
+@pytest.mark.parametrize("encoder", ["efficientnet-lite0", "dinov2-b14", "siglip-tiny"])
+def test_cells_lie_where_tokens_do(make_vlm: Make, encoder: str) -> None:
+    model = make_vlm(encoder=encoder, connector="linear")
+    prepare_codec(model, "seg_head", hidden_size=16)
+    grid, size = model.encoder.spec.grid, model.mask_head.frame.size
+    tokens = torch.randn(1, grid.height * grid.width, model.encoder.spec.dim)
+    states = torch.randn(1, model.get_output_embeddings().in_features)
+    plain = model.mask_head(states, tokens)
+    twice = model.mask_head(states.repeat(2, 1), tokens.repeat(2, 1, 1))
+    torch.testing.assert_close(twice[1], plain[0], rtol=1e-4, atol=1e-5)
+    for row, column in ((0, 0), (grid.height - 1, 0), (0, grid.width - 1)):
+        changed = tokens.clone()
+        changed[0, row * grid.width + column] *= -1
+        moved = (model.mask_head(states, changed) - plain).abs()[0]
+        cells = moved.unflatten(0, (grid.height, -1)).unflatten(2, (grid.width, -1)).mean((1, 3))  # [h, w] of the grid
+        assert moved.shape == size
+        assert divmod(int(cells.argmax()), grid.width) == (row, column)
+
+
+def test_a_few_images_are_learned() -> None:
     rows = vislex.data.load_suite("openmoji", "segmentation", split="train", size=5)
     tokenizer = chat_tokenizer(prune_tokenizer(load_tokenizer(), ["segment", *rows[:]["expression"]])[0])
     torch.manual_seed(0)

@@ -252,6 +252,15 @@ def test_tokens_that_would_not_be_trained_are_refused(aligned: Path, tmp_path: P
         sft(tmp_path / "head", aligned, mixture, "codec=seg_head", "parts.llm.mode=lora")
 
 
+def test_activations_that_are_computed_again_change_nothing(aligned: Path, tmp_path: Path) -> None:
+    masks = ["codec=seg_head", "codec_options={hidden_size: 16}", "mixture=[{task: segmentation}]", "val_size=2"]
+    kept, again = (
+        losses(sft(tmp_path / own, aligned, *masks, "cache_features=false", f"activation_checkpointing={own}"))
+        for own in ("false", "true")
+    )
+    assert kept == pytest.approx(again, rel=1e-5)
+
+
 def test_a_mask_head_is_trained_beside_the_parts(aligned: Path, tmp_path: Path) -> None:
     masks = ["codec=seg_head", "codec_options={hidden_size: 16}", "mixture=[{}, {task: segmentation}]", "val_size=2"]
     cached, live = (

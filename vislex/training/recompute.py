@@ -6,6 +6,7 @@ dropout, would keep all its activations. Here a layer is run again in backward w
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import types
 from collections.abc import Sequence
@@ -14,6 +15,7 @@ from typing import Any
 import torch
 from diffusers import ModelMixin
 from torch import nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.checkpoint import checkpoint
 from transformers.cache_utils import Cache
 from transformers.modeling_layers import GradientCheckpointingLayer
@@ -22,6 +24,12 @@ from vislex.encoders.timm import TimmEncoder
 from vislex.errors import ConfigError
 
 __all__ = ["checkpoint_activations"]
+
+_KERNELS = {
+    SDPBackend.MATH: torch.backends.cuda.math_sdp_enabled,
+    SDPBackend.FLASH_ATTENTION: torch.backends.cuda.flash_sdp_enabled,
+    SDPBackend.EFFICIENT_ATTENTION: torch.backends.cuda.mem_efficient_sdp_enabled,
+}
 
 
 def checkpoint_activations(model: nn.Module, attached: Sequence[nn.Module] = ()) -> int:
@@ -61,4 +69,12 @@ def _forward(self: nn.Module, *args: Any, **kwargs: Any) -> Any:
         return plain(*args, **kwargs)
     args = tuple(None if isinstance(value, Cache) else value for value in args)  # a second run would append to it again
     kwargs = {name: None if isinstance(value, Cache) else value for name, value in kwargs.items()}
-    return checkpoint(functools.partial(plain, **kwargs), *args, use_reentrant=False)
+    options: dict[str, Any] = {}
+    if len(kernels := _attention_kernels()) < len(_KERNELS):  # backward runs outside of what has chosen them
+        options["context_fn"] = lambda: (contextlib.nullcontext(), sdpa_kernel(kernels))
+    return checkpoint(functools.partial(plain, **kwargs), *args, use_reentrant=False, **options)
+
+
+def _attention_kernels() -> list[SDPBackend]:
+    """The kernels of attention that may be taken now, on any device."""
+    return [kernel for kernel, is_enabled in _KERNELS.items() if is_enabled()]

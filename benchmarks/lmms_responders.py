@@ -30,6 +30,7 @@ from vislex.decoders.noise import caption_generators
 from vislex.errors import ConfigError
 from vislex.hardware import resolve_device, resolve_dtype
 from vislex.hub import open_checkpoint, shipped_models
+from vislex.registry import registry
 from vislex.segmentation.factory import create_codec
 from vislex.training.adapters import adapter_base
 
@@ -204,6 +205,7 @@ class ChatResponder(Responder):
         """
         options = _plain(questions[0].options)
         inputs = self._inputs(questions).to(self._model.device, self._model.dtype)
+        inputs.pop("labels", None)  # PaliGemma's, of prompts alone
         ids = self._model.generate(**inputs, **self._settings(options, [own.number for own in questions]))
         ids = _without_prompt(ids, inputs.get("input_ids"))
         texts = [text.strip() for text in self.processor.tokenizer.batch_decode(ids, skip_special_tokens=True)]
@@ -219,7 +221,7 @@ class ChatResponder(Responder):
         if getattr(self.processor, "chat_template", None) is None:
             return self.processor(
                 images=None if images is None else [own[0] if len(own) == 1 else own for own in images],
-                text=[own.text for own in questions],
+                text=[self._marked(own) for own in questions],
                 return_tensors="pt",
                 padding=True,
             )
@@ -230,6 +232,12 @@ class ChatResponder(Responder):
         return self.processor(
             images=images, text=texts, return_tensors="pt", padding=True, add_special_tokens=False, **self._budget
         )
+
+    def _marked(self, question: Question) -> str:
+        """The bare text, after the marks that a host counts on for its images; other models write their own."""
+        model_type = str(self._model.config.model_type).removeprefix("vislex_")
+        mark = self.processor.image_token if model_type in registry("hosts") else ""
+        return mark * len(question.images) + question.text
 
     def _settings(self, options: dict[str, Any], numbers: Sequence[int]) -> dict[str, Any]:
         """Keywords of ``generate``: greedy or beam search, or tokens drawn from each answer's own generator."""

@@ -180,13 +180,15 @@ def host_config(location: str | Path) -> dict[str, Any]:
     """
     try:
         stated, _ = PreTrainedConfig.get_config_dict(location)
+        if "model_type" not in stated:
+            raise ValueError("no config with a model_type")
     except (OSError, ValueError) as error:
         raise CheckpointError(
             f"no host can be read from '{location}': {str(error).strip().splitlines()[0]} (give a folder with a "
             "config.json, or ORG/REPO)"
         ) from error
     check_plain(stated, "config.json")
-    host_family(str(stated.get("model_type")))
+    host_family(str(stated["model_type"]))
     return dict(stated)
 
 

@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
-from vislex.adapters.swap_report import SWAP_FILE, SwapReport
+from vislex.adapters.swap_report import SwapReport
 from vislex.benchmarks import vqa
 from vislex.benchmarks.caption_data import CaptionData, load_suite_captions
 from vislex.benchmarks.caption_models import TRAINING, learning_curve, read_json
@@ -147,7 +147,7 @@ def load_host_comparison(path: Path | None, words: Sequence[str]) -> HostCompari
         key = word.partition("=")[0].strip().split(".")[0]
         if key in NOT_WITH_HOSTS:
             raise ConfigError(
-                f"--hosts cannot be combined with '{key}': a host writes its captions itself; leave it out"
+                f"--hosts cannot be combined with '{key}', which belongs to comparisons of captioners; leave one out"
             )
         if key == "train":
             train += parse_overrides([word])["train"]
@@ -278,7 +278,7 @@ def _described(arm: HostArm, info: ModelInfo, start: Path, trained: Training | N
     """What is known of an arm: its row, what the swap left to be retrained, and its training."""
     known: dict[str, Any] = {"row": arm.row, "encoder": arm.encoder, "seed": arm.seed}
     facts: dict[str, Any] = {}
-    if (start / SWAP_FILE).is_file():
+    if arm.encoder is not None:
         report = SwapReport.load(start).to_dict()
         kept = {name: report[name] for name in ("kind", "image_tokens", "parts", "notes")}
         facts["swap"] = {"name": arm.parts, **kept}

@@ -46,6 +46,8 @@ def host_rows(results: Results, records: Sequence[DataRecord]) -> list[dict[str,
                 swap = (row.model.training or {}).get("swap") or {}
                 shown["image tokens"] = swap.get("image_tokens")
                 names = CAPTION_SCORES if task == "captioning" else [n for n in row.scores if n.startswith("accuracy")]
+                if task == "captioning":
+                    shown["ms a caption"] = row.timing("latency_ms")
                 for name in names:
                     shown[name] = row.scores.get(name)
                     if name in row.spread:

@@ -13,7 +13,7 @@ from vislex.cli.console import print_json, print_table, say
 __all__ = ["show", "show_hosts"]
 
 ROWS = ["row", "origin", "seeds", "CIDEr-D", "BLEU-4", "ROUGE-L", "scene-F1", "ms a caption", "evaluations"]
-HOST_ROWS = ["row", "origin", "seeds", "image tokens", "CIDEr-D", "ROUGE-L", "scene-F1"]
+HOST_ROWS = ["row", "origin", "seeds", "image tokens", "CIDEr-D", "ROUGE-L", "scene-F1", "ms a caption"]
 SWAPS = ["swap", "kind", "image tokens", "retrain connector", "retrain encoder", "retrain llm", "notes"]
 PAIRS = ["a", "b", "difference", "low", "high", "n", "seeds", "minimal detectable effect", "verdict"]
 

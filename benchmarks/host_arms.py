@@ -186,7 +186,7 @@ def realign(
     name = f"{arm.folder_name}-{content_key(arm.swap_identity(contents))[:8]}"
     tried = [
         train_once(RECIPE, realign_config(arm, start, words), folder, name)
-        for words in ([[*overrides, f"lr={lr}"] for lr in lrs] or [overrides])
+        for words in ([[*overrides, f"lr={lr}"] for lr in lrs] or [list(overrides)])
     ]
     best = min(tried, key=lambda made: validation_loss(made.folder))
     return dataclasses.replace(best, seconds=sum(made.seconds for made in tried))

@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 from transformers import LogitsProcessorList
 
+from vislex.adapters.host_turns import host_inputs
 from vislex.adapters.vlm_segment import codec_of
 from vislex.benchmarks.caption_models import folder_hash, open_caption_model, parameter_counts
 from vislex.benchmarks.results import ModelInfo
@@ -219,9 +220,13 @@ class ChatResponder(Responder):
     def _inputs(self, questions: Sequence[Question]) -> Any:
         images: Any = [own.images for own in questions] if questions[0].images else None
         if getattr(self.processor, "chat_template", None) is None:
+            if str(self._model.config.model_type).removeprefix("vislex_") in registry("hosts"):
+                mark = self.processor.image_token  # a host counts on one for each image; other models write their own
+                marked = [mark * len(own.images) + own.text for own in questions]
+                return host_inputs(self.processor, marked, [own.images for own in questions])
             return self.processor(
                 images=None if images is None else [own[0] if len(own) == 1 else own for own in images],
-                text=[self._marked(own) for own in questions],
+                text=[own.text for own in questions],
                 return_tensors="pt",
                 padding=True,
             )
@@ -232,12 +237,6 @@ class ChatResponder(Responder):
         return self.processor(
             images=images, text=texts, return_tensors="pt", padding=True, add_special_tokens=False, **self._budget
         )
-
-    def _marked(self, question: Question) -> str:
-        """The bare text, after the marks that a host counts on for its images; other models write their own."""
-        model_type = str(self._model.config.model_type).removeprefix("vislex_")
-        mark = self.processor.image_token if model_type in registry("hosts") else ""
-        return mark * len(question.images) + question.text
 
     def _settings(self, options: dict[str, Any], numbers: Sequence[int]) -> dict[str, Any]:
         """Keywords of ``generate``: greedy or beam search, or tokens drawn from each answer's own generator."""

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import importlib.util
+import json
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -14,30 +16,38 @@ from vislex.adapters.host_turns import host_inputs, host_prompts
 from vislex.adapters.instructions import CAPTION_PROMPT, Example, Turn
 from vislex.adapters.swap_report import SwapReport
 from vislex.benchmarks.arms import validation_loss
-from vislex.benchmarks.compare_hosts import HostComparisonConfig, load_host_comparison, run
+from vislex.benchmarks.compare_hosts import run
 from vislex.benchmarks.host_arms import HostArm, content_of_encoder, content_of_host, realign, swap_once
+from vislex.benchmarks.host_comparison import HostComparisonConfig, load_host_comparison
 from vislex.benchmarks.host_model import HostModel
 from vislex.benchmarks.host_tables import host_pairs, host_rows, records_together, swap_rows
-from vislex.benchmarks.lmms_responders import ChatResponder, open_responder
-from vislex.benchmarks.results import read_results
+from vislex.benchmarks.lmms_responders import ChatResponder
+from vislex.benchmarks.results import ModelInfo, read_results
 from vislex.benchmarks.show import show_hosts
 from vislex.cli.main import main
 from vislex.encoders.factory import create_encoder
+from vislex.errors import CheckpointError
+from vislex.text import postprocess_caption
 
 TRAIN = ["steps=2", "train_size=8", "val_size=2", "precision=fp32", "progress=false"]
 SMALL = "siglip-tiny@untrained"
 
 
+def load_beside(name: str) -> ModuleType:
+    """A module of the tests by its path from tests/."""
+    path = Path(__file__).parents[1] / name
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
 @pytest.fixture(scope="module")
 def host(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A LLaVA of width 32 with the suite's words."""
-    path = Path(__file__).parents[1] / "recipes" / "runs.py"
-    spec = importlib.util.spec_from_file_location("runs", path)
-    assert spec is not None
-    assert spec.loader is not None
-    runs = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(runs)
-    made: Path = runs.make_start("host", tmp_path_factory.mktemp("hosts"))
+    made: Path = load_beside("recipes/runs.py").make_start("host", tmp_path_factory.mktemp("hosts"))
     return made.rename(made.with_name("llava"))
 
 
@@ -99,9 +109,17 @@ def test_from_swap_to_report_and_nothing_twice(
     assert "Paired differences of accuracy" in page
 
     # The same command again makes nothing; another length of answers asks the models that are there.
-    lines.clear()
-    run(config_of(host, clip, tmp_path / "c"), log=lines.append)
-    assert [line.rpartition(": ")[2] for line in lines] == ["finished before, skipped"] * 4
+    words = ["image_size=32", "n_latency=1", "n_images=2", "n_train=30", "vocabulary=core"]
+    words += ["generation.max_new_tokens=6", "max_answer_tokens=3", *TRAIN]
+    options = ["--budget", "smoke", "--size", "6", "--device", "cpu", "--out", str(tmp_path / "c"), "--json"]
+    capsys.readouterr()
+    assert main(["compare", "--hosts", str(host), "--encoders", clip, *options, *words]) == 0
+    said = capsys.readouterr()
+    assert said.err.count("finished before, skipped") == 4
+    printed = json.loads(said.out)
+    assert [row["row"] for row in printed["tables"][0]["rows"]][:4] == rows
+    assert printed["tables"][0]["pairs"] == pairs
+    assert printed["swaps"] == swap_rows(results)
     assert read_results([report.parent]).runs == results.runs
     lines.clear()
     run(config_of(host, clip, tmp_path / "c", max_answer_tokens=2), log=lines.append)
@@ -186,23 +204,32 @@ def test_mistakes_are_one_line(
     assert not (tmp_path / "c").exists()
 
 
-def test_a_host_without_a_template_is_asked_as_it_was_trained(host: Path) -> None:
-    responder = open_responder(host, device="cpu")
-    assert isinstance(responder, ChatResponder)
-    model = HostModel(responder)
-    responder.processor.chat_template = None
+def test_every_swap_comes_before_the_first_training(host: Path, clip: str, tmp_path: Path) -> None:
+    config = config_of(host, clip, tmp_path / "c", encoders=[clip, f"hf:{tmp_path}"])
+    with pytest.raises(CheckpointError):
+        run(config)
+    assert len(list((tmp_path / "c" / "swapped").iterdir())) == 1
+    assert not (tmp_path / "c" / "models").exists()
+
+
+@pytest.mark.parametrize("family", ["gemma3", "llava", "paligemma"])
+def test_a_host_without_a_template_is_asked_as_it_is_trained(family: str) -> None:
+    model, processor = load_beside("adapters/tiny_hosts.py").build(family)
+    asked = HostModel(ChatResponder(model, processor, ModelInfo(row=family)))
     images = [Image.new("RGB", (20, 20), colour) for colour in ("red", "blue", "green")]
-    questions = ["is there a red dog?", "how many?", "what is shown?"]
-    answers = model.ask(images, questions, batch_size=2, max_new_tokens=4)
+    questions = ["what is shown ?", "a red dog", "two kites ."]
+    answers = asked.ask(images, questions, batch_size=2, max_new_tokens=4)
     examples = [Example((Turn("user", f"<image>{own}"), Turn("assistant", "")), (0,)) for own in questions]
-    for image, (prompt, _), answer in zip(images, host_prompts(responder.processor, examples), answers, strict=True):
-        inputs = host_inputs(responder.processor, [prompt], [[image]])
-        written = responder.model.generate(**inputs, max_new_tokens=4, do_sample=False)  # type: ignore[operator]
-        text = responder.processor.tokenizer.decode(
-            written[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True
-        )
-        assert answer.text == text.strip()
-    captions = model.caption(images, batch_size=3, num_beams=2, max_new_tokens=3)
-    assert [own.evaluations for own in captions] == [
-        2 * own.new_tokens for own in model.ask(images, [CAPTION_PROMPT] * 3, num_beams=2, max_new_tokens=3)
-    ]
+    texts = []
+    for image, (prompt, _) in zip(images, host_prompts(processor, examples), strict=True):
+        inputs = host_inputs(processor, [prompt], [[image]])
+        inputs.pop("labels", None)
+        written = model.generate(**inputs, max_new_tokens=4, do_sample=False)[0, inputs["input_ids"].shape[1] :]
+        texts.append(processor.tokenizer.decode(written, skip_special_tokens=True).strip())
+    assert [own.text for own in answers] == texts
+    assert len(set(texts)) > 1
+    options = {"num_beams": 2, "max_new_tokens": 3}
+    spoken = asked.ask(images, [CAPTION_PROMPT] * 3, **options)
+    captions = asked.caption(images, batch_size=3, **options)
+    assert [own.evaluations for own in captions] == [2 * own.new_tokens for own in spoken]
+    assert [own.text for own in captions] == [postprocess_caption(own.text) for own in spoken]

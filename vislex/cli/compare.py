@@ -85,8 +85,8 @@ def command(
     written = [f"{key}={value}" for key, value in given.items() if value is not None]
     words = [*written, *(overrides or [])]
     if any(word.startswith("hosts=") for word in words) or (config is not None and "hosts" in read_yaml(config)):
-        from vislex.benchmarks.compare_hosts import load_host_comparison
         from vislex.benchmarks.compare_hosts import run as run_hosts
+        from vislex.benchmarks.host_comparison import load_host_comparison
 
         show_hosts(run_hosts(load_host_comparison(config, words), log=_log), json=json)
         return

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 __all__ = [
     "HostFamily",
     "handed_over",
+    "host_config",
     "host_family",
     "live_tensors",
     "load_host",
@@ -165,17 +166,30 @@ def load_host(location: str | Path, dtype: str | torch.dtype = "auto") -> tuple[
     """
     import vislex.auto  # noqa: F401
 
+    host_config(location)
+    model, _ = open_checkpoint(AutoModelForImageTextToText.from_pretrained, location, what="host", dtype=dtype)
+    return model.eval(), AutoProcessor.from_pretrained(location, trust_remote_code=False)
+
+
+def host_config(location: str | Path) -> dict[str, Any]:
+    """A host's config as it is written, with the ``_commit_hash`` of a hub id.
+
+    Raises:
+        CheckpointError: If there is none, or it carries what no checkpoint may.
+        UnknownNameError: If it is of no host family.
+    """
     try:
         stated, _ = PreTrainedConfig.get_config_dict(location)
+        if "model_type" not in stated:
+            raise ValueError("no config with a model_type")
     except (OSError, ValueError) as error:
         raise CheckpointError(
             f"no host can be read from '{location}': {str(error).strip().splitlines()[0]} (give a folder with a "
             "config.json, or ORG/REPO)"
         ) from error
     check_plain(stated, "config.json")
-    model, _ = open_checkpoint(AutoModelForImageTextToText.from_pretrained, location, what="host", dtype=dtype)
-    host_family(model.config)
-    return model.eval(), AutoProcessor.from_pretrained(location, trust_remote_code=False)
+    host_family(str(stated["model_type"]))
+    return dict(stated)
 
 
 def part_digests(family: HostFamily, tensors: Iterable[tuple[str, Tensor]]) -> dict[str, dict[str, Any]]:

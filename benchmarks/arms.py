@@ -17,7 +17,7 @@ from vislex.benchmarks.trainings import identity, train_once
 from vislex.errors import CheckpointError
 from vislex.hub import shipped
 
-__all__ = ["Arm", "TrainedArm", "shipped_arm", "train_arm"]
+__all__ = ["Arm", "TrainedArm", "shipped_arm", "train_arm", "validation_loss"]
 
 DEFAULT_ENCODER = "efficientnet-lite0"
 
@@ -132,7 +132,7 @@ def train_arm(
     tried = [_train(arm, budget, folder, [*overrides, f"lr={lr}"]) for lr in lrs] or [
         _train(arm, budget, folder, list(overrides))
     ]
-    best = min(tried, key=lambda trained: _validation_loss(trained.folder))
+    best = min(tried, key=lambda trained: validation_loss(trained.folder))
     return dataclasses.replace(best, seconds=sum(trained.seconds for trained in tried))
 
 
@@ -163,6 +163,7 @@ def _recorded_values(folder: Path) -> dict[str, Any]:
         ) from error
 
 
-def _validation_loss(folder: Path) -> float:
+def validation_loss(folder: Path) -> float:
+    """The last one of a training; infinite if it was never validated."""
     losses = [point["eval_loss"] for point in learning_curve(folder) if "eval_loss" in point]
     return losses[-1] if losses else float("inf")

@@ -25,7 +25,7 @@ from vislex.benchmarks.results import Results, ResultsFile, Run
 from vislex.config import Config
 from vislex.errors import CheckpointError, ConfigError, did_you_mean
 
-__all__ = ["ComparisonConfig", "run"]
+__all__ = ["ComparisonConfig", "fix_config", "run"]
 
 FIXED = ("margin", "pairs", "metric")
 
@@ -142,7 +142,7 @@ def run(config: ComparisonConfig, *, log: Callable[[str], None] = lambda line: N
         ConfigError: If the folder holds runs that were made under another margin or other pairs.
     """
     file = ResultsFile(config.out / "results.json")
-    _write_config(file, config)
+    fix_config(file, {**config.model_dump(mode="json"), "pairs": config.wanted_pairs()})
     data = [_load(config, split) for split in config.splits]
     done = {made.key for made in file.load().runs}
     for part in data:
@@ -259,9 +259,16 @@ def _load(config: ComparisonConfig, split: str) -> CaptionData:
     )
 
 
-def _write_config(file: ResultsFile, config: ComparisonConfig) -> None:
-    """Fixes margin and pairs before the first run; afterwards they may not change."""
-    values = {**config.model_dump(mode="json"), "pairs": config.wanted_pairs()}
+def fix_config(file: ResultsFile, values: dict[str, Any]) -> None:
+    """Writes a comparison's config; its margin, pairs and metric may not change after the first run.
+
+    Args:
+        file: Result file of the comparison.
+        values: Plain values with "margin", "pairs" and "metric".
+
+    Raises:
+        ConfigError: If they did.
+    """
     before: Results = file.load()
     if before.config is not None and any(run.model.origin not in ("floor", "ceiling") for run in before.runs):
         changed = [name for name in FIXED if before.config.get(name) != values[name]]
@@ -272,8 +279,8 @@ def _write_config(file: ResultsFile, config: ComparisonConfig) -> None:
                 f"'{file.path}' holds runs made under another {' and '.join(changed)}; what counts is fixed before the "
                 "runs: choose another --out, or give the values of its config"
             )
-    values["written"] = (before.config or {}).get("written") or time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-    file.set_config(values)
+    written = (before.config or {}).get("written") or time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+    file.set_config({**values, "written": written})
 
 
 def _row_name(name: str) -> str | None:

@@ -3,8 +3,8 @@
     python -m vislex.benchmarks.demo          (or: make demo)
 
 Trains one captioner live and measures those that vislex ships for the rest: all were trained by the same recipe with
-the same budget, data and seed. Ends with the table and the path of the report. It prints paired intervals and no
-verdicts: one seed settles nothing.
+the same budget, data and seed. The shipped vision-language model answers questions and marks objects. Ends with the
+tables and the path of the report. It prints paired intervals and no verdicts: one seed settles nothing.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from vislex.benchmarks.compare import ComparisonConfig, run
+from vislex.benchmarks.demo_vlm import measure_vlm
 from vislex.benchmarks.results import read_results
 from vislex.benchmarks.show import show
 from vislex.cli.console import say
@@ -31,6 +32,7 @@ ENCODERS = (
 )
 DECODERS = ("cross_attention", "prefix")
 DIFFUSION = ("captioner-ladic", "captioner-masked")  # they take longer to train than the demo has
+VLM = "vlm"
 LIVE = "efficientnet-lite0 + cross_attention"
 MINUTES = 12
 
@@ -84,6 +86,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         say(f"{time.perf_counter() - begun:6.0f} s  {line}")
 
     report = run(config, log=log)
+    if VLM in shipped_models():
+        measure_vlm(report, VLM, size=options.size, log=log)
     say("")
     show(report, verdicts=False)
     _account(report, time.perf_counter() - begun)

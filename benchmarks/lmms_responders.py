@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 from transformers import LogitsProcessorList
 
+from vislex.adapters.host_turns import host_inputs
 from vislex.adapters.vlm_read import encode_once, read_masks
 from vislex.adapters.vlm_segment import codec_of
 from vislex.benchmarks.caption_models import folder_hash, open_caption_model, parameter_counts
@@ -31,6 +32,7 @@ from vislex.decoders.noise import caption_generators
 from vislex.errors import ConfigError
 from vislex.hardware import resolve_device, resolve_dtype
 from vislex.hub import open_checkpoint, shipped_models
+from vislex.registry import registry
 from vislex.segmentation.factory import create_codec
 from vislex.training.adapters import adapter_base
 
@@ -208,6 +210,7 @@ class ChatResponder(Responder):
         """
         options = _plain(questions[0].options)
         inputs = self._inputs(questions).to(self._model.device, self._model.dtype)
+        inputs.pop("labels", None)  # PaliGemma's, of prompts alone
         asks_masks = questions[0].masks
         if asks_masks and self.codec.needs_head:
             inputs = encode_once(self._model, inputs)
@@ -225,6 +228,10 @@ class ChatResponder(Responder):
     def _inputs(self, questions: Sequence[Question]) -> Any:
         images: Any = [own.images for own in questions] if questions[0].images else None
         if getattr(self.processor, "chat_template", None) is None:
+            if str(self._model.config.model_type).removeprefix("vislex_") in registry("hosts"):
+                mark = self.processor.image_token  # a host counts on one for each image; other models write their own
+                marked = [mark * len(own.images) + own.text for own in questions]
+                return host_inputs(self.processor, marked, [own.images for own in questions])
             return self.processor(
                 images=None if images is None else [own[0] if len(own) == 1 else own for own in images],
                 text=[own.text for own in questions],

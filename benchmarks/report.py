@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from vislex.benchmarks import report_plots as plots
+from vislex.benchmarks.host_tables import swap_section
 from vislex.benchmarks.report_parts import dot, label, number, paired, table
 from vislex.benchmarks.report_traces import trace_section
 from vislex.benchmarks.report_vlm import segmentation_section, vqa_section
@@ -60,7 +61,7 @@ def render(results: Results, *, title: str | None = None, n_images: int = 24) ->
     sections += [
         section(results, record, n_images) for record in used for section in (vqa_section, segmentation_section)
     ]
-    sections += [_latency(results), _provenance(results)]
+    sections += [_latency(results), swap_section(results), _provenance(results)]
     body = "\n".join(section for section in sections if section)
     heading = title or "Vision encoders and caption decoders, compared"
     credits = sorted({record.attribution for record in used if record.attribution})

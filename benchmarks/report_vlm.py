@@ -9,7 +9,7 @@ from html import escape
 from vislex.benchmarks import report_plots as plots
 from vislex.benchmarks.report_parts import dot, label, number, paired, table
 from vislex.benchmarks.results import DataRecord, Results
-from vislex.benchmarks.summary import Row, floor_pairs, summarise
+from vislex.benchmarks.summary import Row, all_pairs, floor_pairs, summarise
 
 __all__ = ["segmentation_section", "vqa_section"]
 
@@ -36,6 +36,7 @@ def vqa_section(results: Results, record: DataRecord, n_images: int) -> str:
     return (
         f'<h2 id="{record.key}">Questions on {escape(record.name)}, {escape(record.split)}</h2>\n'
         f'<div class="card scroll">{table(head, lines)}<p class="note">{escape(note)}</p></div>\n'
+        f"{paired(all_pairs(results, record, 'accuracy', task='vqa'))}\n"
         f"{paired(floor_pairs(results, record, 'vqa'))}\n"
         f'<div class="plots"><div class="card"><h3>Accuracy by question type</h3>{svg}</div></div>\n'
         f"{_answers(rows, record, n_images)}"

@@ -71,10 +71,21 @@ class RowFile:
                 content["provenance"].append(self.provenance)
             row["provenance"] = self._number
             content["rows"].append(row)
-            replace_text(self.path, json.dumps(content, indent=1) + "\n")
+            replace_text(self.path, _text(content))
         return row
 
     def conclude(self, **values: Any) -> None:
         """Writes what follows from the rows (crossing points, verdicts) beside them."""
         with locked(self.path):
-            replace_text(self.path, json.dumps({**self.load(), **values}, indent=1) + "\n")
+            replace_text(self.path, _text({**self.load(), **values}))
+
+
+def _text(content: Mapping[str, Any]) -> str:
+    """JSON with a line for each row, so that a difference of two files is one of rows."""
+    fields = []
+    for name, value in content.items():
+        text = json.dumps(value)
+        if isinstance(value, list) and value:
+            text = "[\n  " + ",\n  ".join(json.dumps(item) for item in value) + "\n ]"
+        fields.append(f" {json.dumps(name)}: {text}")
+    return "{\n" + ",\n".join(fields) + "\n}\n"

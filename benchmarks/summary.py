@@ -195,18 +195,20 @@ def control_pairs(rows: Iterable[Row]) -> list[tuple[str, str]]:
     return pairs
 
 
-def all_pairs(results: Results, data: DataRecord, metric: str = "CIDEr-D") -> list[Pair]:
+def all_pairs(results: Results, data: DataRecord, metric: str = "CIDEr-D", *, task: str = "captioning") -> list[Pair]:
     """The paired differences that a result file asks for: its config's pairs, else every encoder against its control.
 
     The config's margin belongs to its own metric; other metrics get no verdict. Rows that were not scored image by
     image are left out.
     """
-    rows = {row.name: row for row in summarise(results, data) if all(metric in run.per_image for run in row.runs)}
+    rows = {row.name: row for row in summarise(results, data, task) if all(metric in run.per_image for run in row.runs)}
     config = results.config or {}
     wanted = [(a, b) for a, b in config.get("pairs") or control_pairs(rows.values())]
     margin = config.get("margin") if config.get("metric", "CIDEr-D") == metric else None
     return [
-        compare_rows(results, data, a, b, metric=metric, margin=margin) for a, b in wanted if a in rows and b in rows
+        compare_rows(results, data, a, b, metric=metric, margin=margin, task=task)
+        for a, b in wanted
+        if a in rows and b in rows
     ]
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
@@ -21,9 +21,13 @@ from vislex.hardware import resolve_device, resolve_dtype
 from vislex.hub import shipped_models
 
 if TYPE_CHECKING:
+    import torch
+
     from vislex.adapters.vlm import VisionLanguageModel
+    from vislex.adapters.vlm_ask import Answer
 
 __all__ = [
+    "AnsweringModel",
     "Progress",
     "bound_run",
     "check_names",
@@ -36,6 +40,20 @@ __all__ = [
 ]
 
 Progress = Callable[[int], None]
+
+
+class AnsweringModel(Protocol):
+    """What is asked: a ``VisionLanguageModel``, or a ``HostModel``."""
+
+    @property
+    def device(self) -> torch.device: ...
+
+    @property
+    def dtype(self) -> torch.dtype: ...
+
+    def ask(self, images: Any, prompts: Sequence[str], **options: Any) -> list[Answer]:
+        """An answer to each prompt on its image; see ``vislex.adapters.vlm_ask.ask``."""
+        ...
 
 
 def check_names(names: Sequence[str]) -> None:
@@ -112,17 +130,19 @@ def rows_and_record(
 
 def model_run(
     task: Any,
-    model: VisionLanguageModel,
+    model: AnsweringModel,
     info: ModelInfo,
     record: DataRecord,
     generation: dict[str, Any],
+    *,
+    key: str | None = None,
     **fields: Any,
 ) -> Run:
-    """A run of a model with its key and provenance; ``fields`` are the figures."""
+    """A run of a model with its key (of the weights' hash if None) and provenance; ``fields`` are the figures."""
     dtype = str(model.dtype).removeprefix("torch.")
     described = {"task": task, "row": info.row, "model": info.sha256, "data": record.key, "dtype": dtype}
     return Run(
-        key=content_key({**described, "generation": generation, "scorers": fields.get("scorers")}),
+        key=key or content_key({**described, "generation": generation, "scorers": fields.get("scorers")}),
         task=task,
         model=info,
         data=record.key,

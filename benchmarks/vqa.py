@@ -11,13 +11,14 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from vislex.benchmarks.caption_data import data_uri
 from vislex.benchmarks.results import DataRecord, ModelInfo, Run
 from vislex.benchmarks.vlm_rows import (
+    AnsweringModel,
     Progress,
     bound_run,
     chunks_of,
@@ -28,9 +29,6 @@ from vislex.benchmarks.vlm_rows import (
 )
 from vislex.data import load_suite
 from vislex.metrics.vqa import GQA, VQA_OFFICIAL, gqa_match, vqa_official
-
-if TYPE_CHECKING:
-    from vislex.adapters.vlm import VisionLanguageModel
 
 __all__ = ["FLOOR", "TYPE", "WITHOUT_IMAGES", "VqaData", "evaluate", "floor_run", "load_vqa_data", "majority_answers"]
 
@@ -124,13 +122,14 @@ def load_vqa_data(
 
 
 def evaluate(
-    model: VisionLanguageModel,
+    model: AnsweringModel,
     info: ModelInfo,
     data: VqaData,
     *,
     images: bool = True,
     batch_size: int = 64,
     max_new_tokens: int = 16,
+    key: str | None = None,
     on_progress: Progress | None = None,
     **options: Any,
 ) -> Run:
@@ -143,8 +142,9 @@ def evaluate(
         images: False asks without the images: a floor.
         batch_size: Questions a batch.
         max_new_tokens: Most tokens of an answer.
+        key: Key of the run; made of the weights' hash if None.
         on_progress: Called with the number of questions answered since the last call.
-        **options: Further options of ``VisionLanguageModel.ask``.
+        **options: Further options of ``model.ask``.
     """
     answers = []
     for chunk in chunks_of(data.rows, batch_size):
@@ -158,7 +158,7 @@ def evaluate(
     generation = {"max_new_tokens": max_new_tokens, "images": images, **options}
     timing = timing_of([own.seconds for own in answers], [own.new_tokens for own in answers], batch_size)
     scored = data.score([own.text for own in answers])
-    return model_run("vqa", model, info, data.record, generation, timing=timing, **scored)
+    return model_run("vqa", model, info, data.record, generation, key=key, timing=timing, **scored)
 
 
 def floor_run(data: VqaData) -> Run:

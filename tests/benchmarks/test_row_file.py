@@ -26,6 +26,8 @@ def test_a_row_is_made_once(tmp_path: Path) -> None:
     assert [row["n"] for row in content["rows"]] == [1, 2]
     assert [entry["command"] for entry in content["provenance"]] == ["first", "second"]
     assert content["verdict"] == "holds"
+    lines = [line for line in file.path.read_text(encoding="utf-8").splitlines() if '"n": ' in line]
+    assert len(lines) == 2  # one for each row
 
 
 @pytest.mark.parametrize("text", ["{", '{"format": "vislex-rows@1", "benchmark": "other"}', "[]"])

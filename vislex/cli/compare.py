@@ -22,6 +22,10 @@ def command(
         str | None, typer.Option("--encoders", help="Names with commas; NAME@untrained is the control of NAME.")
     ] = None,
     decoders: Annotated[str | None, typer.Option("--decoders", help="Names with commas.")] = None,
+    hosts: Annotated[
+        str | None,
+        typer.Option("--hosts", help="Swap the encoders into these models of transformers: folders or hub ids."),
+    ] = None,
     models: Annotated[
         str | None, typer.Option("--models", help="Captioners to measure untouched: folders, shipped, hf:NAME.")
     ] = None,
@@ -50,16 +54,22 @@ def command(
     vislex compare --encoders timm:vit_tiny_patch16_224,siglip-tiny --decoders prefix --budget demo --seeds 3
     vislex compare --config mine.yaml margin=0.02          a margin, written before the runs, gives verdicts
     vislex compare --models runs/a,hf:Salesforce/blip-image-captioning-base          no training at all
+    vislex compare --hosts runs/host --encoders siglip-tiny,hf:facebook/dinov2-small,clip-b16@untrained --out runs/swaps
+
+    With --hosts, every encoder takes the place of each host's own, and connectors are trained by the recipe realign; so
+    is the connector of the host as it is: the control that the others are compared with, in captions and in answers.
+    Keys of that recipe may be given too (lr=1e-3 parts.llm.mode=lora); those that the comparison has as well, such as
+    batch_size, by train=[batch_size=16].
 
     Run it again with the same --out to go on where it stopped, or with more names to widen the table.
     """
-    from vislex.benchmarks.compare import ComparisonConfig, run
-    from vislex.benchmarks.show import show
-    from vislex.config import load_config
+    from vislex.benchmarks.show import show, show_hosts
+    from vislex.config import load_config, read_yaml
 
     given: dict[str, Any] = {
         "encoders": _names(encoders),
         "decoders": _names(decoders),
+        "hosts": _names(hosts),
         "models": _names(models),
         "budget": budget,
         "seeds": seeds,
@@ -73,9 +83,20 @@ def command(
         "out": out,
     }
     written = [f"{key}={value}" for key, value in given.items() if value is not None]
-    loaded = load_config(ComparisonConfig, config, [*written, *(overrides or [])])
-    report = run(loaded, log=lambda line: error_console.print(line, markup=False))
-    show(report, json=json)
+    words = [*written, *(overrides or [])]
+    if any(word.startswith("hosts=") for word in words) or (config is not None and "hosts" in read_yaml(config)):
+        from vislex.benchmarks.compare_hosts import run as run_hosts
+        from vislex.benchmarks.host_comparison import load_host_comparison
+
+        show_hosts(run_hosts(load_host_comparison(config, words), log=_log), json=json)
+        return
+    from vislex.benchmarks.compare import ComparisonConfig, run
+
+    show(run(load_config(ComparisonConfig, config, words), log=_log), json=json)
+
+
+def _log(line: str) -> None:
+    error_console.print(line, markup=False)
 
 
 def _names(text: str | None) -> str | None:

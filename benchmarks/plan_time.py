@@ -135,7 +135,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     rows = compare(names, steps=given.steps, smoke=given.smoke)
     options = {"configs": names, "steps": given.steps, "smoke": given.smoke, "threads": torch.get_num_threads()}
     provenance = collect(config=options, seed=0, device=str(resolve_device("auto")))
-    result = {"benchmark": "plan_time", "provenance": provenance, "rows": rows, "conclusion": conclude(rows)}
+    found = conclude(rows)
+    result = {"benchmark": "plan_time", "provenance": provenance, "rows": rows, "conclusion": found}
     given.out.parent.mkdir(parents=True, exist_ok=True)
     given.out.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
     console = Console(highlight=False, soft_wrap=True, width=200)
@@ -146,7 +147,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
         {**row, **{key: 1e3 * row[key] for key in ("planned", "real")}, "ratio": f"{row['ratio']:.2f}"} for row in rows
     ]
     print_rows(console, "A step in ms: planned, and trained", shown)
-    found = result["conclusion"]
     console.print(
         f"within {CLAIM:.0%}: {found['within']} of {found['pairs']}; worst {found['worst']['ratio']:.2f} "
         f"({found['worst']['config']} by {found['worst']['calibrated on']}): {found['verdict']}"

@@ -32,7 +32,7 @@ class CauseArm:
     options: Mapping[str, Any] = field(default_factory=dict)
     images: int = 1
     share: float = 1.0
-    decoder: Literal["ladic", "cross_attention"] = "ladic"
+    decoder: Literal["ladic", "cross_attention", "masked"] = "ladic"
 
 
 CAUSE_ARMS = {
@@ -42,6 +42,8 @@ CAUSE_ARMS = {
         CauseArm("from references", share=0.0),
         CauseArm("from both", share=0.5),
         CauseArm("three times the images", images=3),
+        # 0.088 is hidden_size**-0.5 at the width of 128: twice what the decoders start from.
+        CauseArm("norms first and twice the start", {"pre_norm": True, "initializer_range": 0.088}),
         CauseArm("twice the width", {"hidden_size": 256, "intermediate_size": 1024}),
         CauseArm("dropout of 0.1", {"dropout": 0.1}),
         CauseArm("four times a caption", {"draws_per_caption": 4}),
@@ -51,6 +53,8 @@ CAUSE_ARMS = {
         CauseArm("without the mixture of words", {"preconditioning": "linear"}),
         CauseArm("without neighbours", {"neighbours": False}),
         CauseArm("an autoregressive student", decoder="cross_attention"),
+        CauseArm("masked diffusion", decoder="masked"),
+        CauseArm("masked diffusion without the repetition bias", {"repetition_bias": False}, decoder="masked"),
     )
 }
 

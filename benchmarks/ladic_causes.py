@@ -1,9 +1,9 @@
 """Why does LaDiC trail autoregression? One change of its training at a time, and what goes wrong in its captions.
 
 The base is LaDiC distilled from the beam of an autoregressive teacher; both trainings are those of
-``ladic_against_ar``. Each arm changes one thing, and an autoregressive student of the same captions shows what these
-can teach. Beside CIDEr-D stands how the objects of the images are named: which are left out, which are named twice
-instead.
+``ladic_against_ar``. Each arm changes one thing; an autoregressive student and a masked-diffusion one of the same
+captions show what these can teach. Beside CIDEr-D stands how the objects of the images are named: which are left out,
+which are named twice instead.
 
     python -m vislex.benchmarks.ladic_causes             two cores, about fifteen minutes an arm
     python -m vislex.benchmarks.ladic_causes --smoke     does it run here? about a minute
@@ -46,8 +46,8 @@ __all__ = ["Causes", "CausesConfig", "main"]
 RESULTS = Path(__file__).parent / "results" / "ladic_causes.json"
 STYLE = "lossy"
 # The way in which arms are compared, fixed before the runs, and a second one.
-JUDGED = {"ladic": "16 steps, renoised", "cross_attention": "greedy"}
-ALSO = {"ladic": "8 steps", "cross_attention": "beam 4"}
+JUDGED = {"ladic": "16 steps, renoised", "cross_attention": "greedy", "masked": "16 steps"}
+ALSO = {"ladic": "8 steps", "cross_attention": "beam 4", "masked": "8 steps"}
 SMOKE_SIZES = SMOKE | {"out": "runs/smoke/ladic_causes.json", "folder": "runs/smoke/ladic"}
 
 
@@ -81,7 +81,7 @@ class Causes:
     def __init__(self, config: CausesConfig, file: RowFile, log: Callable[[str], None]) -> None:
         self.config, self.file, self.log = config, file, log
         shared = config.model_dump(include=set(Experiment.model_fields))
-        self.shared = StyleRuns(AgainstARConfig(arms=[TEACHER, BASE], **shared), STYLE, file, log)
+        self.shared = StyleRuns(AgainstARConfig(arms=[TEACHER, BASE, "masked"], **shared), STYLE, file, log)
         self.data = self.shared.data["test_composition"]
         self._encoded: list[VisionTokens] = []
 

@@ -235,6 +235,22 @@ def test_every_weight_learns(make_decoder: Callable, batch: dict[str, torch.Tens
     assert [key for key, value in decoder.named_parameters() if value.grad is None] == []
 
 
+def test_a_visible_word_speaks_against_itself_elsewhere(
+    make_decoder: Callable, batch: dict[str, torch.Tensor], spec: EncoderSpec
+) -> None:
+    decoder = make_decoder("masked", repetition_bias=True)
+    ids = batch["input_ids"].clone()
+    word = int(ids[0, 2])
+    ids[0, 3] = decoder.config.mask_token_id
+    given = {"input_ids": ids, "attention_mask": batch["attention_mask"]}
+    before = decoder(tokens(), **given).logits
+    decoder.repetition.weight.data[word] = -3 / decoder.repetition.scale
+    changed = decoder(tokens(), **given).logits - before
+    others = int(((ids[0] == word) & (torch.arange(ids.shape[1]) != 3)).sum())
+    torch.testing.assert_close(changed[0, 3, word], torch.tensor(-3.0 * others))
+    assert not hasattr(make_decoder("masked", repetition_bias=False), "repetition")
+
+
 def test_positions_begin_as_sines(spec: EncoderSpec, tokenizer: object) -> None:
     decoder = MaskedDecoder.create(spec, tokenizer, hidden_size=32, num_layers=1, num_heads=4)
     position = decoder.denoiser.position.weight

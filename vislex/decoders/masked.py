@@ -22,6 +22,7 @@ from vislex.errors import ConfigError
 from vislex.modules.denoiser import Denoiser, VisionState, start_as_sines
 from vislex.modules.length_head import LengthHead
 from vislex.modules.neighbours import NeighbourMixing
+from vislex.modules.repetition import RepetitionBias
 from vislex.specs import EncoderSpec, VisionTokens
 
 if TYPE_CHECKING:
@@ -43,6 +44,9 @@ class MaskedConfig(CaptionDecoderConfig):
             negative log-likelihood (LLaDA, arXiv 2502.09992, eq. 3 and 6); "uniform" weights all masked words equally.
         image_dropout: Share of the training captions that see a learned null image, for guidance.
         label_smoothing: Share of the target that is spread over the vocabulary in training; evaluation takes none.
+        pre_norm: Whether the network normalises before each sub-layer; False is BERT's order.
+        repetition_bias: Whether a word's logit knows where else the word stands (``RepetitionBias``).
+        initializer_range: Standard deviation of the first weights.
     """
 
     model_type = "vislex_masked"
@@ -56,6 +60,9 @@ class MaskedConfig(CaptionDecoderConfig):
     weighting: str = "elbo"
     image_dropout: float = 0.1
     label_smoothing: float = 0.0
+    pre_norm: bool = True
+    repetition_bias: bool = False
+    initializer_range: float = 0.02
 
 
 class MaskedDecoder(CaptionDecoder):
@@ -85,9 +92,12 @@ class MaskedDecoder(CaptionDecoder):
             vision_dim=width,
             dropout=config.dropout,
             time_embedding="none",  # the masks tell how far a caption is
+            pre_norm=config.pre_norm,
         )
         self.transform = nn.Sequential(nn.Linear(width, width), nn.GELU(), nn.LayerNorm(width))
         self.bias = nn.Parameter(torch.zeros(config.vocab_size))
+        if config.repetition_bias:
+            self.repetition = RepetitionBias(config.vocab_size, width**0.5)
         self.post_init()
 
     @classmethod
@@ -105,6 +115,8 @@ class MaskedDecoder(CaptionDecoder):
         label_smoothing: float = 0.0,
         weighting: Weighting = "elbo",
         image_dropout: float = 0.1,
+        pre_norm: bool = False,
+        repetition_bias: bool = True,
     ) -> MaskedDecoder:
         """Builds the decoder for an encoder and a tokenizer.
 
@@ -139,6 +151,9 @@ class MaskedDecoder(CaptionDecoder):
                 label_smoothing=label_smoothing,
                 weighting=weighting,
                 image_dropout=image_dropout,
+                repetition_bias=repetition_bias,
+                pre_norm=pre_norm,
+                initializer_range=0.5 * hidden_size**-0.5,  # as of the autoregressive decoders
                 **shared,
             )
         )
@@ -382,7 +397,12 @@ class MaskedDecoder(CaptionDecoder):
 
     def _logits(self, ids: Tensor, state: VisionState, token_mask: Tensor) -> Tensor:
         hidden = self.denoiser(self.neighbours(self.embedding(ids), token_mask), state, token_mask)
-        return F.linear(self.transform(hidden), self.embedding.weight, self.bias)
+        logits = F.linear(self.transform(hidden), self.embedding.weight, self.bias)
+        if not self.config.repetition_bias:
+            return logits
+        visible = (token_mask & (ids != self.config.mask_token_id))[..., None]
+        said = F.one_hot(ids, self.config.vocab_size) * visible
+        return logits + self.repetition(said.to(logits.dtype)).to(logits.dtype)
 
     def _specials(self, device: torch.device) -> Tensor:
         config = self.config

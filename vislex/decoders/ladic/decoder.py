@@ -164,7 +164,7 @@ class LadicDecoder(CaptionDecoder):
             hidden_size = 2 * fitting.latent_dim if chosen["self_conditioning"] == "concat" else 192
         if chosen.get("noise_schedule") == "logistic" and "log_snr" not in chosen:
             chosen["log_snr"] = fitting.mixture().hidden_share()
-        chosen.setdefault("initializer_range", hidden_size**-0.5)  # the usual 0.02 leaves a narrow model blind for long
+        chosen.setdefault("initializer_range", 0.5 * hidden_size**-0.5)  # as of the autoregressive decoders
         config = LadicConfig(
             codec_config=fitting.config,
             hidden_size=hidden_size,

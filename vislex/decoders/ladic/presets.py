@@ -48,7 +48,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "sampling": {"sampler": "renoise", "stride": 30, "guidance_scale": 1.0, "token_times": False},
     },
     "fast": {
-        "pre_norm": True,
+        "pre_norm": False,
         "time_embedding": "add",
         "self_conditioning": "project",
         "preconditioning": "tokens",

@@ -42,9 +42,9 @@ CAUSE_ARMS = {
         CauseArm("from references", share=0.0),
         CauseArm("from both", share=0.5),
         CauseArm("three times the images", images=3),
-        # 0.088 is hidden_size**-0.5 at the width of 128: twice what the decoders start from.
-        CauseArm("norms first and twice the start", {"pre_norm": True, "initializer_range": 0.088}),
-        CauseArm("twice the width", {"hidden_size": 256, "intermediate_size": 1024}),
+        CauseArm("norms first", {"pre_norm": True}),
+        CauseArm("twice the start", {"initializer_range": 0.088}),  # hidden_size**-0.5 at the width of 128
+        CauseArm("twice the width", {"hidden_size": 256}),
         CauseArm("dropout of 0.1", {"dropout": 0.1}),
         CauseArm("four times a caption", {"draws_per_caption": 4}),
         CauseArm("more words shown clean", {"keep_words": 0.75}),

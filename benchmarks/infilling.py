@@ -35,7 +35,7 @@ from vislex.metrics.statistics import paired_bootstrap
 __all__ = ["FUNCTION_WORDS", "Cloze", "cloze", "evaluate", "main", "table", "ways"]
 
 RESULTS = Path(__file__).parent / "results" / "infilling.json"
-SCORER = "blank-accuracy@1"
+SCORER = "blank-accuracy@2"  # 2: with the share of repeated words
 # Words that are never blanked: they can be guessed without the image.
 FUNCTION_WORDS = frozenset(
     [
@@ -85,6 +85,12 @@ class Cloze:
         """Share of the blanks that hold the very word."""
         return float(np.mean([word.lower() == answer for word, answer in zip(words, self.answers, strict=True)]))
 
+    def repeats(self, words: Sequence[str]) -> float:
+        """Share of the blanks that hold a content word which stands in the template already, and not the answer."""
+        given = {word.lower() for word in re.findall(r"[A-Za-z]+", self.template)} - FUNCTION_WORDS
+        pairs = zip(words, self.answers, strict=True)
+        return float(np.mean([word.lower() in given and word.lower() != answer for word, answer in pairs]))
+
     def is_kept(self, caption: str) -> bool:
         """Whether the given text stands in a caption letter for letter, in order."""
         return re.fullmatch(".+".join(map(re.escape, self.template.split("___"))), caption) is not None
@@ -133,14 +139,15 @@ def evaluate(
         key: Key of the run; made of the weights' hash if None.
 
     Returns:
-        A run with "accuracy" and "kept" in [0, 1], image by image in the order of the images that have blanks.
+        A run with "accuracy", "kept" and "repeated" (a blank holds a content word that is given elsewhere) in [0, 1];
+        the accuracy image by image, in the order of the images that have blanks.
     """
     made = [
         cloze(data.record.references[identity], n_blanks, np.random.default_rng([seed, n_blanks, row]))
         for row, identity in enumerate(data.record.ids)
     ]
     begun, busy = time.perf_counter(), 0.0
-    accuracy, kept, captions, evaluations = [], [], [], []
+    accuracy, kept, repeated, captions, evaluations = [], [], [], [], []
     for images, clozes in _batches(data, made, batch_size):
         started = time.perf_counter()
         filled = model.captioner.infill(images, [one.template for one in clozes], batch_size=batch_size, **options)
@@ -148,6 +155,7 @@ def evaluate(
         for one, caption in zip(clozes, filled, strict=True):
             accuracy.append(one.accuracy(caption.blanks))
             kept.append(float(one.is_kept(caption.text)))
+            repeated.append(one.repeats(caption.blanks))
             captions.append(caption.text)
             evaluations.append(caption.evaluations)
     if not captions:
@@ -162,7 +170,9 @@ def evaluate(
         generation={"n_blanks": n_blanks, "batch_size": batch_size, **options},
         scorers=[SCORER],
         n=len(captions),
-        scores={"accuracy": float(np.mean(accuracy)), "kept": float(np.mean(kept))},
+        scores={
+            name: float(np.mean(v)) for name, v in (("accuracy", accuracy), ("kept", kept), ("repeated", repeated))
+        },
         per_image={"accuracy": accuracy},
         captions=captions,
         timing=Timing(
@@ -194,6 +204,7 @@ def table(results: Results) -> list[dict[str, Any]]:
                 "row": run.model.row,
                 "accuracy": run.scores["accuracy"],
                 "kept": run.scores["kept"],
+                "repeated": run.scores["repeated"],
                 "evaluations": run.timing.evaluations,
                 "captions a second": run.timing.throughput,
                 "n": run.n,
@@ -256,7 +267,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         console.print_json(json.dumps(rows))
         return
     shown = Table(title="filling blanks: exact words; differences against the best autoregressive row, 95 % intervals")
-    columns = ("split", "blanks", "row", "accuracy", "difference", "low", "high", "kept", "evaluations", "n")
+    columns = (
+        "split", "blanks", "row", "accuracy", "difference", "low", "high", "kept", "repeated", "evaluations", "n",
+    )  # fmt: skip
     for column in columns:
         shown.add_column(column)
     for row in rows:

@@ -35,6 +35,8 @@ def test_a_cloze_blanks_words_and_knows_them() -> None:
     one = Cloze("A red dog, and a cat.", [1, 5])
     assert (one.template, one.answers) == ("A ___ dog, and a ___.", ("red", "cat"))
     assert one.accuracy(["Red", "cow"]) == 0.5
+    assert one.repeats(["dog", "cow"]) == 0.5
+    assert one.repeats(["red", "and"]) == 0  # the answer itself, a function word
     assert one.is_kept("A blue dog, and a big cow.")
     assert not one.is_kept("a blue dog, and a cow.")
     assert not one.is_kept("A  dog and a cow.")
@@ -73,7 +75,7 @@ def test_rows_are_held_against_the_best_autoregressive_one(data: CaptionData) ->
         accuracy = [float(i < right) for i in range(12)]
         made = Run(
             key=row, task="infilling", model=ModelInfo(row=row), data=data.record.key, provenance={}, n=12,
-            generation={"n_blanks": 1, **generation}, scores={"accuracy": right / 12, "kept": 1.0},
+            generation={"n_blanks": 1, **generation}, scores={"accuracy": right / 12, "kept": 1.0, "repeated": 0.0},
             per_image={"accuracy": accuracy},
         )  # fmt: skip
         results.add(made, data.record)

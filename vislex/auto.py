@@ -51,6 +51,8 @@ def register() -> None:
     for entry in registry("hosts"):
         try:
             family = entry.load()
+            if not hasattr(family, "tower_class"):
+                raise VislexError(f"'{entry.name}' ({entry.origin}) points to '{entry.target}', which is no host family")
         except VislexError as error:
             if entry.origin == "vislex":
                 raise

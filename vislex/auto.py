@@ -52,7 +52,7 @@ def register() -> None:
         try:
             family = entry.load()
             if not hasattr(family, "tower_class"):
-                raise VislexError(f"'{entry.name}' ({entry.origin}) points to '{entry.target}', which is no host family")
+                raise VislexError(f"'{entry.name}' ({entry.origin}) points to '{entry.target}': no host family")
         except VislexError as error:
             if entry.origin == "vislex":
                 raise

@@ -50,6 +50,18 @@ def test_options_of_the_decoder_reach_it(folder: Path, capsys: pytest.CaptureFix
     assert "did you mean 'min_new_tokens'" in capsys.readouterr().err
 
 
+def test_two_models_of_the_same_parts_have_two_rows(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other = Captioner.from_pretrained(folder)
+    next(other.decoder.parameters()).data += 1.0
+    other.save_pretrained(tmp_path / "other")
+    both = ["-m", str(folder), "-m", str(tmp_path / "other")]
+    assert main(["bench", "captioning", *both, "--size", "2", "--images", "0", "--no-bounds", "--json"]) == 0
+    rows = [row["row"] for row in json.loads(capsys.readouterr().out)]
+    assert sorted(row.split(" ")[-1] for row in rows) == ["(other)", "(tiny)"]
+
+
 def test_options_of_the_data_reach_it(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     shared = ["bench", "captioning", "-m", str(folder), "--size", "2", "--images", "0", "--no-bounds", "--json"]
     assert main([*shared, "--data-option", "vocabulary=core", "--out", str(tmp_path)]) == 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -217,6 +218,10 @@ def _captioning(
         model = open_caption_model(name, device=device, dtype=dtype)
         with progress(f"captioning {name}", len(data)) as advance:
             runs.append(evaluate(model, data, generation=settings, batch_size=batch_size, on_progress=advance))
+    rows = Counter(run.model.row for run in runs)
+    for name, run in zip(names, runs, strict=True):
+        if rows[run.model.row] > 1:  # of the same parts: their folders tell them apart
+            run.model = run.model.model_copy(update={"row": f"{run.model.row} ({Path(name).name})"})
     return runs + (bound_runs(data) if bounds else [])
 
 

@@ -249,7 +249,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
     parser.add_argument("--out", type=Path, default=RESULTS, help="result file")
     given = parser.parse_args(arguments)
-    console = Console(highlight=False)
+    console = Console(highlight=False, soft_wrap=True, width=200)
     extra = {} if given.vocabulary is None else {"vocabulary": given.vocabulary}
     data = load_caption_data(given.data, split=given.split, size=given.size, n_images=0, **extra)
     file = ResultsFile(given.out)

@@ -14,8 +14,10 @@ import vislex
 from vislex.adapters.chat import chat_tokenizer
 from vislex.adapters.vlm import VisionLanguageModel
 from vislex.adapters.vlm_segment import prepare_codec
+from vislex.benchmarks.demo_vlm import measure_vlm
 from vislex.benchmarks.results import ModelInfo, read_results
 from vislex.benchmarks.segmentation import BOXES, ceiling_run, evaluate, load_segmentation_data
+from vislex.benchmarks.show import show
 from vislex.benchmarks.vqa import FLOOR, TYPE, floor_run, load_vqa_data, majority_answers
 from vislex.cli.main import main
 from vislex.segmentation import create_codec
@@ -139,3 +141,20 @@ def test_bench_writes_what_the_report_shows(folder: Path, tmp_path: Path, capsys
     assert "two models have one name" in capsys.readouterr().err
     assert main(["bench", "captioning", "--blind", "x"]) == 2
     assert "takes no --blind" in capsys.readouterr().err
+
+
+def test_the_demo_asks_a_model_once(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    lines: list[str] = []
+    for _ in range(2):
+        measure_vlm(tmp_path / "report.html", str(folder), size=3, log=lines.append)
+    assert len(lines) == 2
+    assert "asked and had segment 3 images" in lines[0]
+    assert lines[1].endswith("finished before, skipped")
+    show(tmp_path / "report.html", json=True)
+    tables = {table["task"]: table for table in json.loads(capsys.readouterr().out)["tables"]}
+    assert set(tables) == {"vqa", "segmentation"}
+    assert {row["origin"] for row in tables["vqa"]["rows"]} == {"local", "floor"}
+    assert tables["segmentation"]["pairs"][0]["metric"] == "IoU"
+    show(tmp_path / "report.html")
+    assert "answers a second" in capsys.readouterr().out
+    assert "Questions on" in (tmp_path / "report.html").read_text(encoding="utf-8")

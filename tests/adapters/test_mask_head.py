@@ -369,6 +369,7 @@ def test_cells_lie_where_tokens_do(make_vlm: Make, encoder: str) -> None:
         assert divmod(int(cells.argmax()), grid.width) == (row, column)
 
 
+@pytest.mark.slow
 def test_a_few_images_are_learned() -> None:
     rows = vislex.data.load_suite("openmoji", "segmentation", split="train", size=5)
     tokenizer = chat_tokenizer(prune_tokenizer(load_tokenizer(), ["segment", *rows[:]["expression"]])[0])

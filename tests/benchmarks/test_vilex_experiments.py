@@ -230,6 +230,7 @@ def test_tokens_run_and_go_on(runs: tuple[Path, list[str]], capsys: pytest.Captu
         vilex_tokens.main([*words, "--budgets", "1,3"])
 
 
+@pytest.mark.slow
 def test_encoders_run_and_go_on(runs: tuple[Path, list[str]], capsys: pytest.CaptureFixture[str]) -> None:
     folder, words = runs
     out = folder / "gain.json"

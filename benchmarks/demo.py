@@ -2,8 +2,8 @@
 
     python -m vislex.benchmarks.demo          (or: make demo)
 
-Trains one captioner live and measures those that vislex ships for the rest: all were trained by the same recipe with
-the same budget, data and seed. The shipped vision-language model answers questions and marks objects. Ends with the
+Trains one captioner live and measures those that vislex ships for the rest: all of these were trained by the same recipe
+with the same budget, data and seed. The diffusion captioners were trained otherwise, as the output says. The shipped vision-language model answers questions and marks objects. Ends with the
 tables and the path of the report. It prints paired intervals and no verdicts: one seed settles nothing.
 """
 
@@ -14,6 +14,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from vislex.benchmarks.caption_models import read_json
 from vislex.benchmarks.compare import ComparisonConfig, run
 from vislex.benchmarks.demo_vlm import measure_vlm
 from vislex.benchmarks.results import read_results
@@ -90,8 +91,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
         measure_vlm(report, VLM, size=options.size, log=log)
     say("")
     show(report, verdicts=False)
+    for name in config.models:
+        say(_told_apart(name))
     _account(report, time.perf_counter() - begun)
     return 0
+
+
+def _told_apart(name: str) -> str:
+    """How a shipped captioner was trained, which the arms were not."""
+    trained = read_json(shipped_models()[name] / "run.json")["config"]
+    source = "an autoregressive teacher's captions" if trained["distill_from"] else "the references"
+    return f"{name}: {trained['steps']:,} steps on {source}; its row says nothing of decoders at equal training"
 
 
 def _account(report: Path, total: float) -> None:

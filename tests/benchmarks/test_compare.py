@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from vislex.benchmarks import demo
 from vislex.benchmarks.arms import Arm
 from vislex.benchmarks.compare import ComparisonConfig, run
-from vislex.benchmarks.demo import ENCODERS, demo_config
+from vislex.benchmarks.demo import DIFFUSION, ENCODERS, demo_config
 from vislex.benchmarks.results import ResultsFile
 from vislex.benchmarks.summary import all_pairs, summarise
 from vislex.config import load_config
@@ -93,6 +94,11 @@ def test_every_mistake_of_a_config_is_told() -> None:
         load_config(ComparisonConfig, None, ["encoders=[a]", "decoders=[b]", "seeds=0", "budgett=demo"])
     with pytest.raises(ConfigError, match="nothing to compare"):
         load_config(ComparisonConfig, None, [])
+
+
+def test_the_demo_says_how_the_diffusion_captioners_were_trained() -> None:
+    for name in DIFFUSION:
+        assert "steps on an autoregressive teacher's captions" in demo._told_apart(name)
 
 
 def test_the_demo_pairs_each_encoder_with_itself_untrained(tmp_path: Path) -> None:

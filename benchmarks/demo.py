@@ -2,9 +2,10 @@
 
     python -m vislex.benchmarks.demo          (or: make demo)
 
-Trains one captioner live and measures those that vislex ships for the rest: all of these were trained by the same recipe
-with the same budget, data and seed. The diffusion captioners were trained otherwise, as the output says. The shipped vision-language model answers questions and marks objects. Ends with the
-tables and the path of the report. It prints paired intervals and no verdicts: one seed settles nothing.
+Trains one captioner live and measures those that vislex ships for the rest: all of these were trained by the same
+recipe with the same budget, data and seed; the diffusion captioners were trained otherwise, as the output says. The
+shipped vision-language model answers questions and marks objects. Ends with the tables and the path of the report. It
+prints paired intervals and no verdicts: one seed settles nothing.
 """
 
 from __future__ import annotations

@@ -12,17 +12,17 @@ import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from pydantic import Field, model_validator
 
 from vislex.benchmarks.arms import Arm, TrainedArm, shipped_arm, train_arm
 from vislex.benchmarks.caption_data import CaptionData, load_suite_captions
 from vislex.benchmarks.caption_models import CaptionModel, folder_hash, open_caption_model
-from vislex.benchmarks.captioning import Generation, bound_runs, evaluate, run_key
+from vislex.benchmarks.captioning import bound_runs, evaluate, run_key
+from vislex.benchmarks.comparison_settings import ComparisonSettings
 from vislex.benchmarks.report import write_report
 from vislex.benchmarks.results import Results, ResultsFile, Run
-from vislex.config import Config
 from vislex.errors import CheckpointError, ConfigError, did_you_mean
 
 __all__ = ["ComparisonConfig", "fix_config", "run"]
@@ -30,59 +30,29 @@ __all__ = ["ComparisonConfig", "fix_config", "run"]
 FIXED = ("margin", "pairs", "metric")
 
 
-class ComparisonConfig(Config):
-    """What is compared; written into the result file before the first run.
+class ComparisonConfig(ComparisonSettings):
+    """What is compared, with the recipe ``caption``; see ``ComparisonSettings`` for the keys of every comparison.
+
+    ``NAME@untrained`` is the control of the encoder NAME, and learning rates are tried with the first seed.
 
     Attributes:
-        encoders: Names of encoders; ``NAME@untrained`` is the control of NAME.
         decoders: Names of decoders.
         models: Captioners that are measured without training: folders, names of shipped ones, ``hf:`` names.
         shipped: Whether a captioner that vislex ships stands for an arm whose training would be exactly its own.
         live: Rows, e.g. "siglip-tiny + prefix", that are trained although they are shipped.
         train_missing: Whether arms that nobody has trained are trained; else they are left out, and a line says so.
-        budget: Budget of each training, a row of ``budgets.yaml``.
-        seeds: Number of downstream trainings of each arm, with the seeds 0, 1, ...
-        lrs: Learning rates that every arm tries with its first seed; the best on val is used. Empty: the recipe's own.
-        suite: Suite of drawings.
-        splits: Splits that are scored.
-        size: Images of each split.
-        image_size: Side in pixels at which images are drawn.
-        vocabulary: Vocabulary of the suite.
-        n_train: Training rows that the floors may look at, and that a novel caption is not from.
-        margin: Smallest difference of CIDEr-D (in [0, 10]) that counts; None gives no verdicts.
         pairs: Rows [a, b] whose difference a - b is asked for. Empty: every encoder against its control, and with
             ``baseline`` every row against that one.
         baseline: A row, e.g. "siglip-tiny + prefix".
-        train: Further ``key=value`` of the recipe ``caption`` for every arm.
     """
 
-    encoders: list[str] = Field(default_factory=list)
     decoders: list[str] = Field(default_factory=list)
     models: list[str] = Field(default_factory=list)
     shipped: bool = False
     live: list[str] = Field(default_factory=list)
     train_missing: bool = True
-    budget: Literal["smoke", "demo", "standard", "long"] = "standard"
-    seeds: int = Field(default=1, ge=1)
-    lrs: list[float] = Field(default_factory=list)
-    suite: str = "openmoji"
-    splits: list[str] = Field(default_factory=lambda: ["test_composition"])
-    size: int = Field(default=1000, ge=2)
-    image_size: int = Field(default=64, ge=8)
-    vocabulary: str = "default"
-    margin: float | None = Field(default=None, ge=0)
     pairs: list[list[str]] = Field(default_factory=list)
     baseline: str | None = None
-    metric: Literal["CIDEr-D"] = "CIDEr-D"
-    generation: Generation = Field(default_factory=Generation)
-    batch_size: int = Field(default=64, ge=1)
-    n_latency: int = Field(default=16, ge=0)
-    n_images: int = Field(default=24, ge=0)
-    n_train: int = Field(default=2000, ge=1)
-    device: str = "auto"
-    dtype: str = "float32"
-    train: list[str] = Field(default_factory=list)
-    out: Path = Path("runs/compare")
 
     @model_validator(mode="after")
     def _something_to_do(self) -> ComparisonConfig:

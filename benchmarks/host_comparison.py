@@ -5,65 +5,34 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Literal
 
 from pydantic import Field, model_validator
 
-from vislex.benchmarks.captioning import Generation
+from vislex.benchmarks.compare import ComparisonConfig
+from vislex.benchmarks.comparison_settings import ComparisonSettings
 from vislex.benchmarks.host_arms import HostArm, encoder_name, host_name
-from vislex.config import Config, load_config, parse_overrides, read_yaml
+from vislex.config import load_config, parse_overrides, read_yaml
 from vislex.errors import ConfigError, did_you_mean
 from vislex.recipes.realign import RealignConfig
 
 __all__ = ["HostComparisonConfig", "load_host_comparison"]
 
 OWN = ("model", "control", "output_dir", "seed", "budget", "device")  # of the recipe; the comparison sets them
-NOT_WITH_HOSTS = ("decoders", "models", "baseline", "shipped", "live", "train_missing", "pairs")
 
 
-class HostComparisonConfig(Config):
-    """What is compared; written into the result file before the first run.
+class HostComparisonConfig(ComparisonSettings):
+    """What is compared, with the recipe ``realign``; see ``ComparisonSettings`` for the keys of every comparison.
+
+    Differences, and the margin, are from the control; captions without ``max_new_tokens`` have at most 40.
 
     Attributes:
         hosts: Folders or hub ids of vision-language models of the families of ``vislex list hosts``.
-        encoders: Names of encoders; ``NAME@untrained`` has random weights.
-        budget: Budget of each training, a row of ``budgets.yaml``.
-        seeds: Number of swaps and trainings of each arm, with the seeds 0, 1, ...
-        lrs: Learning rates that every arm tries; the best on val is used. Empty: the recipe's own.
-        suite: Suite of drawings.
-        splits: Splits that are scored.
-        size: Images that are captioned, and questions, of each split.
-        image_size: Side in pixels at which images are drawn.
-        vocabulary: Vocabulary of the suite.
-        n_train: Training rows that the floors may look at, and that a novel caption is not from.
-        margin: Smallest difference of CIDEr-D (in [0, 10]) from the control that counts; None gives no verdicts.
-        generation: Of captions; without ``max_new_tokens`` 40.
         max_answer_tokens: Most tokens of an answer.
-        train: Further ``key=value`` of the recipe ``realign`` for every arm.
     """
 
     hosts: list[str] = Field(min_length=1)
-    encoders: list[str] = Field(default_factory=list)
-    budget: Literal["smoke", "demo", "standard", "long"] = "standard"
-    seeds: int = Field(default=1, ge=1)
-    lrs: list[float] = Field(default_factory=list)
-    suite: str = "openmoji"
-    splits: list[str] = Field(default_factory=lambda: ["test_composition"], min_length=1)
-    size: int = Field(default=1000, ge=2)
     image_size: int = Field(default=64, ge=16)
-    vocabulary: str = "default"
-    margin: float | None = Field(default=None, ge=0)
-    metric: Literal["CIDEr-D"] = "CIDEr-D"
-    generation: Generation = Field(default_factory=Generation)
     max_answer_tokens: int = Field(default=16, ge=1)
-    batch_size: int = Field(default=64, ge=1)
-    n_latency: int = Field(default=16, ge=0)
-    n_images: int = Field(default=24, ge=0)
-    n_train: int = Field(default=2000, ge=1)
-    device: str = "auto"
-    dtype: str = "float32"
-    train: list[str] = Field(default_factory=list)
-    out: Path = Path("runs/compare")
 
     @model_validator(mode="after")
     def _something_to_do(self) -> HostComparisonConfig:
@@ -117,11 +86,12 @@ def load_host_comparison(path: Path | None, words: Sequence[str]) -> HostCompari
         ConfigError: With every problem at once, or if a key belongs to comparisons of captioners.
     """
     ours, theirs = set(HostComparisonConfig.model_fields), set(RealignConfig.model_fields)
+    of_captioners = set(ComparisonConfig.model_fields) - ours
     own: list[str] = []
     train = list(read_yaml(path).get("train") or []) if path is not None else []
     for word in words:
         key = word.partition("=")[0].strip().split(".")[0]
-        if key in NOT_WITH_HOSTS:
+        if key in of_captioners:
             raise ConfigError(
                 f"--hosts cannot be combined with '{key}', which belongs to comparisons of captioners; leave one out"
             )

@@ -400,9 +400,7 @@ class MaskedDecoder(CaptionDecoder):
         logits = F.linear(self.transform(hidden), self.embedding.weight, self.bias)
         if not self.config.repetition_bias:
             return logits
-        visible = (token_mask & (ids != self.config.mask_token_id))[..., None]
-        said = F.one_hot(ids, self.config.vocab_size) * visible
-        return logits + self.repetition(said.to(logits.dtype)).to(logits.dtype)
+        return self.repetition(logits, ids, token_mask & (ids != self.config.mask_token_id))
 
     def _specials(self, device: torch.device) -> Tensor:
         config = self.config

@@ -25,11 +25,16 @@ class RepetitionBias(nn.Module):
         self.scale = scale
         self.weight = nn.Parameter(torch.zeros(vocab_size))
 
-    def forward(self, shares: Tensor) -> Tensor:
-        """Bias of the logits, float32[B, L, V].
+    def forward(self, logits: Tensor, ids: Tensor, visible: Tensor) -> Tensor:
+        """Logits float[B, L, V] with the bias.
 
         Args:
-            shares: float32[B, L, V], of each word at each position: 1 on a word that is known, all 0 where nothing is.
+            logits: float[B, L, V].
+            ids: int64[B, L], a word at each position.
+            visible: bool[B, L], positions whose word is known.
         """
-        elsewhere = shares.sum(1, keepdim=True) - shares
-        return self.scale * self.weight.float() * elsewhere
+        known = visible.to(logits.dtype)
+        counts = logits.new_zeros(len(ids), logits.shape[-1]).scatter_add(1, ids, known)
+        bias = (self.scale * self.weight).to(logits.dtype)
+        own = (bias[ids] * known)[..., None]  # a word does not speak about its own position
+        return (logits + (bias * counts)[:, None]).scatter_add(-1, ids[..., None], -own)

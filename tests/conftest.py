@@ -126,7 +126,8 @@ def _seeded() -> None:
 
 def _beside(name: str) -> Any:
     """tests/NAME.py as a module."""
-    spec = importlib.util.spec_from_file_location(name, Path(__file__).with_name(f"{name}.py"))
+    path = Path(__file__).parent / f"{name}.py"
+    spec = importlib.util.spec_from_file_location(path.stem, path)
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
@@ -152,3 +153,15 @@ def tiny_words() -> Callable[[str, int], Any]:
 def tiny_sources() -> Any:
     """tests/tiny_sources.py: writers of published data sets with a handful of rows."""
     return _beside("tiny_sources")
+
+
+@pytest.fixture(scope="session")
+def tiny_hosts() -> Any:
+    """tests/adapters/tiny_hosts.py: ``build`` of a host by name, and ``ENCODERS``."""
+    return _beside("adapters/tiny_hosts")
+
+
+@pytest.fixture(scope="session")
+def beside() -> Callable[[str], Any]:
+    """Gives tests/NAME.py as a module."""
+    return _beside

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import importlib.util
 import re
 from pathlib import Path
-from types import ModuleType
+from typing import Any
 
 import pytest
 import torch
@@ -24,18 +23,8 @@ BLOCKS = re.findall(r"```python\n(.*?)```", GUIDE, flags=re.DOTALL)
 HALF = [0.5, 0.5, 0.5]
 
 
-def tiny_hosts() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("tiny_hosts", ROOT / "tests" / "adapters" / "tiny_hosts.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-def folders(root: Path) -> None:
+def folders(root: Path, hosts: Any) -> None:
     """What the guide takes from a hub, as folders of the same names."""
-    hosts = tiny_hosts()
     names = {"google/paligemma2-3b-pt-224": "paligemma", "HuggingFaceTB/SmolVLM-256M-Instruct": "smolvlm"}
     for name, host in names.items():
         for part in hosts.build(host):
@@ -58,9 +47,9 @@ def test_the_encoder_is_replaced_in_ten_lines() -> None:
 
 
 def test_the_code_of_replacing_an_encoder_runs(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tiny_hosts: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    folders(tmp_path)
+    folders(tmp_path, tiny_hosts)
     monkeypatch.chdir(tmp_path)
     names: dict[str, object] = {}
     for block in BLOCKS:

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import copy
-import importlib.util
 from collections.abc import Callable
-from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -25,17 +22,6 @@ WORDS = "what is left of the red dog? how many kites are there? two a yes no des
 
 def picture(seed: int, height: int = 20, width: int = 30) -> Image.Image:
     return Image.fromarray(np.random.default_rng(seed).integers(0, 255, (height, width, 3), dtype=np.uint8))
-
-
-@pytest.fixture(scope="session")
-def tiny_hosts() -> ModuleType:
-    """tests/adapters/tiny_hosts.py: ``build`` of a host by name, and ``ENCODERS``."""
-    spec = importlib.util.spec_from_file_location("tiny_hosts", Path(__file__).with_name("tiny_hosts.py"))
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 @pytest.fixture(scope="session")

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-import importlib.util
 import json
+from collections.abc import Callable
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
@@ -33,21 +32,10 @@ TRAIN = ["steps=2", "train_size=8", "val_size=2", "precision=fp32", "progress=fa
 SMALL = "siglip-tiny@untrained"
 
 
-def load_beside(name: str) -> ModuleType:
-    """A module of the tests by its path from tests/."""
-    path = Path(__file__).parents[1] / name
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
 @pytest.fixture(scope="module")
-def host(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def host(beside: Callable[[str], Any], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A LLaVA of width 32 with the suite's words."""
-    made: Path = load_beside("recipes/runs.py").make_start("host", tmp_path_factory.mktemp("hosts"))
+    made: Path = beside("recipes/runs").make_start("host", tmp_path_factory.mktemp("hosts"))
     return made.rename(made.with_name("llava"))
 
 
@@ -213,8 +201,8 @@ def test_every_swap_comes_before_the_first_training(host: Path, clip: str, tmp_p
 
 
 @pytest.mark.parametrize("family", ["gemma3", "llava", "paligemma"])
-def test_a_host_without_a_template_is_asked_as_it_is_trained(family: str) -> None:
-    model, processor = load_beside("adapters/tiny_hosts.py").build(family)
+def test_a_host_without_a_template_is_asked_as_it_is_trained(tiny_hosts: Any, family: str) -> None:
+    model, processor = tiny_hosts.build(family)
     asked = HostModel(ChatResponder(model, processor, ModelInfo(row=family)))
     images = [Image.new("RGB", (20, 20), colour) for colour in ("red", "blue", "green")]
     questions = ["what is shown ?", "a red dog", "two kites ."]

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import os
 import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import ModuleType
 
@@ -73,14 +72,9 @@ def both(runs: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def processes() -> ModuleType:
+def processes(beside: Callable[[str], ModuleType]) -> ModuleType:
     """processes.py as a module."""
-    spec = importlib.util.spec_from_file_location("processes", SCRIPT)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return beside("recipes/processes")
 
 
 def losses(folder: Path) -> list[float]:

@@ -22,7 +22,9 @@ class CauseArm:
 
     Attributes:
         name: Of its rows.
-        options: Of the decoder, above those of the base.
+        base: Name of the arm of which it changes one thing, and against which it is held.
+        options: Of the decoder, above its defaults.
+        codec: Values of the recipe ``ladic_codec``, above those of the base; a codec of its own is trained then.
         images: Times the training images of the base; the further ones have captions of the teacher only.
         share: Of the training captions that are the teacher's; 0 has no teacher.
         decoder: Name of its decoder.
@@ -30,6 +32,8 @@ class CauseArm:
 
     name: str
     options: Mapping[str, Any] = field(default_factory=dict)
+    base: str = BASE
+    codec: Mapping[str, Any] = field(default_factory=dict)
     images: int = 1
     share: float = 1.0
     decoder: Literal["ladic", "cross_attention", "masked"] = "ladic"
@@ -52,9 +56,32 @@ CAUSE_ARMS = {
         CauseArm("without self-conditioning", {"self_conditioning": "none"}),
         CauseArm("without the mixture of words", {"preconditioning": "linear"}),
         CauseArm("without neighbours", {"neighbours": False}),
+        # What the paper does, and faults of its release, put back into the base one at a time.
+        CauseArm("the paper's noise", {"noise_schedule": "linear", "noise_factor": 4.0}),
+        CauseArm("raw noise, less of it in sampling", {"variance_preserving": False, "sampling_noise_factor": 1.0}),
+        CauseArm("the paper's loss", {"latent_loss": "l2"}),
+        CauseArm("the paper's table of times", {"time_embedding": "table"}),
+        CauseArm(
+            "that table normed in evaluation only",
+            {"time_embedding": "table", "time_norm": "evaluation"},
+            base="the paper's table of times",
+        ),
+        CauseArm("length by full stops", {"length": "fixed"}),
+        CauseArm(
+            "length by full stops left raw",
+            {"length": "fixed"},
+            base="length by full stops",
+            codec={"normalize_stop": False},
+        ),
+        CauseArm("no text decoder but a head", codec={"decoder_layers": 0, "least_accuracy": 0.0}),
         CauseArm("an autoregressive student", decoder="cross_attention"),
         CauseArm("masked diffusion", decoder="masked"),
-        CauseArm("masked diffusion without the repetition bias", {"repetition_bias": False}, decoder="masked"),
+        CauseArm(
+            "masked diffusion without the repetition bias",
+            {"repetition_bias": False},
+            base="masked diffusion",
+            decoder="masked",
+        ),
     )
 }
 
@@ -95,23 +122,29 @@ def object_errors(
 
 
 def compare_with_base(scores: Mapping[str, Mapping[int, Sequence[float]]]) -> list[dict[str, Any]]:
-    """Every arm against the base, paired over images and common seeds.
+    """Every arm against its base, paired over images and common seeds.
 
     Args:
         scores: CIDEr-D of each image, by arm and seed.
 
     Returns:
-        For each other arm: "arm", mean "CIDEr-D" of both, "difference", "low", "high", and the "verdict" on "the change
-        helps".
+        For each arm that has one: "arm", "base", mean "CIDEr-D" of both, "difference", "low", "high", and the "verdict"
+        on "the change helps".
     """
     found = []
     for arm, own in scores.items():
-        seeds = sorted(set(own) & set(scores.get(BASE, {})))
-        if arm == BASE or not seeds:
+        base = CAUSE_ARMS[arm].base if arm in CAUSE_ARMS else BASE  # the teacher is no arm
+        seeds = sorted(set(own) & set(scores.get(base, {})))
+        if arm == base or not seeds:
             continue
-        a, b = (np.array([side[seed] for seed in seeds]) for side in (own, scores[BASE]))
+        a, b = (np.array([side[seed] for seed in seeds]) for side in (own, scores[base]))
         interval = paired_bootstrap(a, b)
-        values = {"arm": arm, "CIDEr-D": [float(a.mean()), float(b.mean())], "difference": interval.difference}
+        values = {
+            "arm": arm,
+            "base": base,
+            "CIDEr-D": [float(a.mean()), float(b.mean())],
+            "difference": interval.difference,
+        }
         values |= {"low": interval.low, "high": interval.high, "n": interval.n, "seeds": interval.n_seeds}
         found.append({**values, "verdict": verdict(interval)})
     return found

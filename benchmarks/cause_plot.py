@@ -16,7 +16,7 @@ def plot_causes(entries: Sequence[Mapping[str, Any]], differences: Sequence[Mapp
 
     Args:
         entries: One for each arm and way: "arm", "way", "CIDEr-D", "recall", "repeats".
-        differences: One for each arm but the base: "arm", "difference", "low", "high" of CIDEr-D.
+        differences: One for each arm that has a base: "arm", "difference", "low", "high" of CIDEr-D.
         path: PNG file.
     """
     from matplotlib.figure import Figure
@@ -28,7 +28,7 @@ def plot_causes(entries: Sequence[Mapping[str, Any]], differences: Sequence[Mapp
         changes.errorbar(100 * entry["difference"], place, xerr=ends, fmt="o", color=PALETTE[0], capsize=3)
     changes.set_yticks(range(len(differences)), [entry["arm"] for entry in reversed(differences)])
     changes.axvline(0, color="0.5", linewidth=1)
-    changes.set_xlabel("CIDEr-D x 100 above the base, 95 % interval")
+    changes.set_xlabel("CIDEr-D x 100 above its base, 95 % interval")
     names = list(dict.fromkeys(entry["arm"] for entry in entries))
     for entry in entries:
         place = names.index(entry["arm"])

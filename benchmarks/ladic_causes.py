@@ -2,8 +2,8 @@
 
 The base is LaDiC distilled from the beam of an autoregressive teacher; both trainings are those of
 ``ladic_against_ar``. Each arm changes one thing; an autoregressive student and a masked-diffusion one of the same
-captions show what these can teach. Beside CIDEr-D stands how the objects of the images are named: which are left out,
-which are named twice instead.
+captions show what these can teach. Some arms put back what the paper does, or what is wrong in its release. Beside
+CIDEr-D stands how the objects of the images are named: which are left out, which are named twice instead.
 
     python -m vislex.benchmarks.ladic_causes             two cores, about fifteen minutes an arm
     python -m vislex.benchmarks.ladic_causes --smoke     does it run here? about a minute
@@ -97,10 +97,10 @@ class Causes:
         return rows
 
     def _codec(self, arm: CauseArm) -> Path:
-        """The codec of the base; more images have more words, and so a codec of their own."""
-        if arm.images == 1:
+        """The codec of the base, or one of the arm's own; more images have more words, and so a codec of their own."""
+        if arm.images == 1 and not arm.codec:
             return self.shared.codec
-        config = self.config.codec_config(STYLE, train_size=arm.images * self.config.train_size)
+        config = self.config.codec_config(STYLE, train_size=arm.images * self.config.train_size, **arm.codec)
         return train_once(ladic_codec.RECIPE, config, self.config.folder, f"{STYLE}-codec").folder
 
     def _train(self, arm: CauseArm, seed: int, lr: float) -> dict[str, Any]:
@@ -204,7 +204,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for pair in found["differences"]:
         low, middle, high = (100 * pair[name] for name in ("low", "difference", "high"))
         console.print(
-            f"{pair['arm']} - {BASE}: {middle:+.1f} [{low:+.1f}, {high:+.1f}] CIDEr-D x 100: that it helps "
+            f"{pair['arm']} - {pair['base']}: {middle:+.1f} [{low:+.1f}, {high:+.1f}] CIDEr-D x 100: that it helps "
             f"{pair['verdict']}"
         )
     console.print(f"plot: {plot}")

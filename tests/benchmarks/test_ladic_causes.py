@@ -43,27 +43,35 @@ def test_repeats_are_errors_only_where_an_object_is_left_out() -> None:
     assert found["1"]["repeats"] == 0
 
 
-def test_each_arm_is_held_against_the_base_over_common_seeds() -> None:
+def test_each_arm_is_held_against_its_base_over_common_seeds() -> None:
     base = np.random.default_rng(0).normal(1.0, 0.1, (2, 100))
     scores = {
         BASE: dict(enumerate(base)),
         "from both": dict(enumerate(base + 0.1)),
         "dropout of 0.1": {1: base[1] - 0.1},
         "without neighbours": {7: base[0]},
+        "masked diffusion": {0: base[0] + 0.5},
+        "masked diffusion without the repetition bias": {0: base[0] + 0.4},
     }
     found = {pair["arm"]: pair for pair in compare_with_base(scores)}
-    assert set(found) == {"from both", "dropout of 0.1"}
+    masked = "masked diffusion"
+    assert set(found) == {"from both", "dropout of 0.1", masked, f"{masked} without the repetition bias"}
+    assert {pair["base"] for pair in found.values()} == {BASE, masked}
+    assert found[f"{masked} without the repetition bias"]["difference"] == pytest.approx(-0.1)
     assert found["from both"]["verdict"] == "holds"
     assert found["from both"]["seeds"] == 2
     assert found["dropout of 0.1"]["verdict"] == "does not hold"
     assert found["dropout of 0.1"]["difference"] == pytest.approx(-0.1)
 
 
-def test_every_arm_differs_from_the_base_in_one_thing() -> None:
+def test_every_arm_differs_from_its_base_in_one_thing() -> None:
     for name, arm in CAUSE_ARMS.items():
-        base = CAUSE_ARMS["masked diffusion" if arm.decoder == "masked" and arm.options else BASE]
-        changes = [arm.images != base.images, arm.share != base.share, arm.decoder != base.decoder, *arm.options]
-        assert sum(map(bool, changes)) == (name != BASE), name
+        base = CAUSE_ARMS[arm.base]
+        changes = [arm.images != base.images, arm.share != base.share, arm.decoder != base.decoder]
+        for own, theirs in ((arm.options, base.options), (arm.codec, base.codec)):
+            assert theirs.items() <= own.items(), name
+            changes.append(own != theirs)
+        assert sum(changes) == (name != BASE), name
         assert set(arm.options) <= set(vars(MaskedConfig() if arm.decoder == "masked" else LadicConfig()))
     assert set(JUDGED) == set(ALSO) == {arm.decoder for arm in CAUSE_ARMS.values()}
 

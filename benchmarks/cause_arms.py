@@ -58,7 +58,7 @@ CAUSE_ARMS = {
         CauseArm("without neighbours", {"neighbours": False}),
         # What the paper does, and faults of its release, put back into the base one at a time.
         CauseArm("the paper's noise", {"noise_schedule": "linear", "noise_factor": 4.0}),
-        CauseArm("raw noise, less of it in sampling", {"variance_preserving": False, "sampling_noise_factor": 1.0}),
+        CauseArm("raw noise with less of it in sampling", {"variance_preserving": False, "sampling_noise_factor": 1.0}),
         CauseArm("the paper's loss", {"latent_loss": "l2"}),
         CauseArm("the paper's table of times", {"time_embedding": "table"}),
         CauseArm(

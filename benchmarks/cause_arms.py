@@ -75,7 +75,19 @@ CAUSE_ARMS = {
         ),
         CauseArm("no text decoder but a head", codec={"decoder_layers": 0, "least_accuracy": 0.0}),
         CauseArm("an autoregressive student", decoder="cross_attention"),
+        CauseArm(
+            "an autoregressive student of one word a caption",
+            {"words_per_caption": 1},
+            base="an autoregressive student",
+            decoder="cross_attention",
+        ),
         CauseArm("masked diffusion", decoder="masked"),
+        CauseArm(
+            "masked diffusion four times a caption",
+            {"draws_per_caption": 4},
+            base="masked diffusion",
+            decoder="masked",
+        ),
         CauseArm(
             "masked diffusion without the repetition bias",
             {"repetition_bias": False},

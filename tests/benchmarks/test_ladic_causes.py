@@ -10,9 +10,12 @@ import pytest
 
 from vislex.benchmarks.cause_arms import BASE, CAUSE_ARMS, compare_with_base, object_errors
 from vislex.benchmarks.ladic_causes import ALSO, JUDGED, main
+from vislex.decoders.cross_attention import CrossAttentionConfig
 from vislex.decoders.ladic.config import LadicConfig
 from vislex.decoders.masked import MaskedConfig
 from vislex.metrics.scene import named_concepts
+
+CONFIGS = {"ladic": LadicConfig, "masked": MaskedConfig, "cross_attention": CrossAttentionConfig}
 
 
 def record(*concepts: str) -> dict:
@@ -72,7 +75,7 @@ def test_every_arm_differs_from_its_base_in_one_thing() -> None:
             assert theirs.items() <= own.items(), name
             changes.append(own != theirs)
         assert sum(changes) == (name != BASE), name
-        assert set(arm.options) <= set(vars(MaskedConfig() if arm.decoder == "masked" else LadicConfig()))
+        assert set(arm.options) <= set(vars(CONFIGS[arm.decoder]()))
     assert set(JUDGED) == set(ALSO) == {arm.decoder for arm in CAUSE_ARMS.values()}
 
 

@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from safetensors import safe_open
 from transformers import BertConfig, BertLMHeadModel, BertModel, GenerationConfig, GPT2Config, GPT2LMHeadModel
 
+from vislex.decoders.autoregressive import some_labels
 from vislex.decoders.base import CaptionDecoder
 from vislex.decoders.factory import create_decoder
 from vislex.decoders.ladic.codec import LatentCodec
@@ -147,6 +148,30 @@ def test_label_smoothing_acts_in_training_only(make_decoder: Callable, batch: di
     smooth = make_decoder("cross_attention", dropout=0.0, label_smoothing=0.3)
     assert torch.equal(plain(tokens(), **batch).loss, smooth(tokens(), **batch).loss)
     assert not torch.allclose(plain.train()(tokens(), **batch).loss, smooth.train()(tokens(), **batch).loss)
+
+
+def test_some_labels_are_drawn_from_those_that_count() -> None:
+    labels = torch.tensor([[5, 6, -100, 8, 9], [5, 6, -100, -100, -100], [5, -100, -100, -100, -100]])
+    drawn = torch.stack([some_labels(labels, 2) for _ in range(50)])
+    counts = (drawn != -100).sum(-1)
+    assert (counts == torch.tensor([2, 1, 0])).all()
+    assert ((drawn == labels) | (drawn == -100)).all()
+    assert (drawn[:, 0, 0] == -100).all()  # the first token is never predicted
+    assert (drawn[:, 0, [1, 3, 4]] != -100).any(0).all()
+
+
+def test_words_per_caption_counts_in_training_only(make_decoder: Callable, batch: dict[str, torch.Tensor]) -> None:
+    one = {name: value[:1] for name, value in batch.items()}
+    decoder = make_decoder("prefix", dropout=0.0, words_per_caption=1)
+    plain = make_decoder("prefix", dropout=0.0)
+    assert torch.equal(decoder(tokens(1), **one).loss, plain(tokens(1), **one).loss)
+    logits = plain(tokens(1), **one).logits[0]
+    losses = F.cross_entropy(logits[:-1], one["input_ids"][0, 1:], reduction="none").detach()
+    losses = losses[one["attention_mask"][0, 1:].bool()]
+    found = {round(float(decoder.train()(tokens(1), **one).loss.detach()), 4) for _ in range(60)}
+    assert found == {round(float(loss), 4) for loss in losses}
+    with pytest.raises(ConfigError, match="words_per_caption 0"):
+        make_decoder("prefix", words_per_caption=0)
 
 
 @pytest.mark.parametrize("name", ["cross_attention", "prefix"])

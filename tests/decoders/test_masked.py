@@ -229,6 +229,27 @@ def test_image_dropout_and_label_smoothing_act_in_training_only(
         assert loss(False, **option) == loss(False)
 
 
+@pytest.mark.parametrize("weighting", ["elbo", "uniform"])
+def test_more_draws_show_a_caption_under_more_masks_and_its_image_once(
+    make_decoder: Callable, batch: dict[str, torch.Tensor], weighting: str
+) -> None:
+    seen = []
+
+    def loss(copies: int, draws: int) -> torch.Tensor:
+        decoder = make_decoder("masked", dropout=0.0, image_dropout=0.0, weighting=weighting, draws_per_caption=draws)
+        decoder.denoiser.layers[0].crossing.key_value.register_forward_hook(lambda _m, given, _o: seen.append(given[0]))
+        torch.manual_seed(3)
+        several = {name: value.repeat(copies, 1) for name, value in batch.items()}
+        return decoder.train()(tokens().repeat(copies, 1, 1), **several).loss
+
+    torch.testing.assert_close(loss(1, 4), loss(4, 1))
+    assert [len(images) for images in seen] == [3, 12]
+    decoder = make_decoder("masked", draws_per_caption=4)
+    assert torch.equal(decoder(tokens(), **batch).loss, make_decoder("masked")(tokens(), **batch).loss)
+    with pytest.raises(ConfigError, match="draws_per_caption 0"):
+        make_decoder("masked", draws_per_caption=0)
+
+
 def test_every_weight_learns(make_decoder: Callable, batch: dict[str, torch.Tensor], spec: EncoderSpec) -> None:
     decoder = make_decoder("masked", spec=spec.replace(grid=Grid(2, 3))).train()
     decoder(tokens(), **batch).loss.backward()

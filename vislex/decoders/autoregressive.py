@@ -30,7 +30,7 @@ from vislex.specs import EncoderSpec, VisionTokens
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
-__all__ = ["AutoregressiveConfig", "AutoregressiveDecoder", "shifted_loss"]
+__all__ = ["AutoregressiveConfig", "AutoregressiveDecoder", "shifted_loss", "some_labels"]
 
 
 class AutoregressiveConfig(CaptionDecoderConfig):
@@ -39,6 +39,8 @@ class AutoregressiveConfig(CaptionDecoderConfig):
     Attributes:
         text_config: Config of the transformers class that does the work.
         label_smoothing: Share of the target that is spread over the vocabulary in training; evaluation takes none.
+        words_per_caption: Words of each caption that the loss counts in training, drawn anew at every step: what a
+            caption teaches a decoder that does not learn all of its words at once; None counts all.
         blank_token_id: Stands for a blank in the prompts of a decoder that was trained to fill in the middle; None if
             it was not.
     """
@@ -48,6 +50,7 @@ class AutoregressiveConfig(CaptionDecoderConfig):
 
     text_config: Any = None
     label_smoothing: float = 0.0
+    words_per_caption: int | None = None
     blank_token_id: int | None = None
 
 
@@ -62,6 +65,21 @@ def shifted_loss(logits: Tensor, labels: Tensor, *, label_smoothing: float = 0.0
     return F.cross_entropy(
         logits[:, :-1].flatten(0, 1).float(), labels[:, 1:].flatten(), label_smoothing=label_smoothing
     )
+
+
+def some_labels(labels: Tensor, number: int) -> Tensor:
+    """Keeps ``number`` labels of each row, drawn from those that a shifted loss counts.
+
+    Args:
+        labels: int64[B, L], -100 where no loss is taken.
+        number: Labels of a row; one with fewer keeps all.
+
+    Returns:
+        int64[B, L].
+    """
+    order = torch.rand(labels[:, 1:].shape, device=labels.device).masked_fill(labels[:, 1:] == -100, -1.0)
+    kept = order.topk(min(number, order.shape[1])).indices + 1
+    return torch.full_like(labels, -100).scatter(1, kept, labels.gather(1, kept))
 
 
 class AutoregressiveDecoder(CaptionDecoder):
@@ -95,6 +113,7 @@ class AutoregressiveDecoder(CaptionDecoder):
         max_length: int = 32,
         dropout: float = 0.1,
         label_smoothing: float = 0.0,
+        words_per_caption: int | None = None,
         word_embeddings: str | Path | None = None,
         language_model: str | Path | None = None,
         token_index: Tensor | None = None,
@@ -111,6 +130,7 @@ class AutoregressiveDecoder(CaptionDecoder):
             max_length: Longest caption in tokens, special tokens included.
             dropout: Dropout of a new text model; a pretrained one keeps its own unless the decoder says otherwise.
             label_smoothing: Label smoothing in training.
+            words_per_caption: See ``AutoregressiveConfig``.
             word_embeddings: Folder or hub id of a text model, or "minilm", from whose word embeddings those of a new
                 text model start, reduced to ``hidden_size``; random ones by default.
             language_model: Folder or hub id of a text model, whose weights and sizes the decoder starts from: a causal
@@ -118,10 +138,13 @@ class AutoregressiveDecoder(CaptionDecoder):
             token_index: The ``index_map`` of ``prune_tokenizer``, where the tokenizer is a pruned one of that model.
 
         Raises:
-            ConfigError: If ``num_heads`` does not divide ``hidden_size``, or ``word_embeddings`` are asked for beside a
-                ``language_model``, which has its own.
+            ConfigError: If ``num_heads`` does not divide ``hidden_size``, ``words_per_caption`` is below 1, or
+                ``word_embeddings`` are asked for beside a ``language_model``, which has its own.
         """
-        shared = shared_fields(spec, tokenizer, max_length) | {"label_smoothing": label_smoothing}
+        if words_per_caption is not None and words_per_caption < 1:
+            raise ConfigError(f"words_per_caption {words_per_caption} must be at least 1, or None for all words")
+        shared = shared_fields(spec, tokenizer, max_length)
+        shared |= {"label_smoothing": label_smoothing, "words_per_caption": words_per_caption}
         if language_model is None:
             if hidden_size % num_heads:
                 raise ConfigError(f"hidden_size {hidden_size} is not a multiple of num_heads {num_heads}")
@@ -216,8 +239,11 @@ class AutoregressiveDecoder(CaptionDecoder):
         logits = self._logits(self._project(vision_tokens), input_ids, mask)
         if labels is None:
             return CaptionDecoderOutput(logits=logits)
+        labels = labels.masked_fill(mask == 0, -100)
+        if self.training and self.config.words_per_caption is not None:
+            labels = some_labels(labels, self.config.words_per_caption)
         smoothing = self.config.label_smoothing if self.training else 0.0
-        loss = shifted_loss(logits, labels.masked_fill(mask == 0, -100), label_smoothing=smoothing)
+        loss = shifted_loss(logits, labels, label_smoothing=smoothing)
         return CaptionDecoderOutput(loss=loss, logits=logits)
 
     @torch.no_grad()

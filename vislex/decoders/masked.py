@@ -42,6 +42,8 @@ class MaskedConfig(CaptionDecoderConfig):
         mask_token_id: Stands for a word that is not known.
         weighting: "elbo" weights a masked word by 1 / (share masked), which makes the loss a bound of the captions'
             negative log-likelihood (LLaDA, arXiv 2502.09992, eq. 3 and 6); "uniform" weights all masked words equally.
+        draws_per_caption: Masks that each training caption is shown under in one step, with shares of masked words
+            spread evenly; what is computed of its image serves all of them.
         image_dropout: Share of the training captions that see a learned null image, for guidance.
         label_smoothing: Share of the target that is spread over the vocabulary in training; evaluation takes none.
         pre_norm: Whether the network normalises before each sub-layer; False is BERT's order.
@@ -58,6 +60,7 @@ class MaskedConfig(CaptionDecoderConfig):
     dropout: float = 0.1
     mask_token_id: int = 103
     weighting: str = "elbo"
+    draws_per_caption: int = 1
     image_dropout: float = 0.1
     label_smoothing: float = 0.0
     pre_norm: bool = True
@@ -114,6 +117,7 @@ class MaskedDecoder(CaptionDecoder):
         dropout: float = 0.1,
         label_smoothing: float = 0.0,
         weighting: Weighting = "elbo",
+        draws_per_caption: int = 1,
         image_dropout: float = 0.1,
         pre_norm: bool = False,
         repetition_bias: bool = True,
@@ -131,13 +135,17 @@ class MaskedDecoder(CaptionDecoder):
             dropout: Dropout of attention and residual branches.
             label_smoothing: Label smoothing in training.
             weighting: See ``MaskedConfig``.
+            draws_per_caption: See ``MaskedConfig``.
             image_dropout: See ``MaskedConfig``; 0 trains no guidance.
 
         Raises:
-            ConfigError: If ``num_heads`` does not divide ``hidden_size``, or the weighting is unknown.
+            ConfigError: If ``num_heads`` does not divide ``hidden_size``, the weighting is unknown, or
+                ``draws_per_caption`` is below 1.
         """
         if weighting not in get_args(Weighting):
             raise ConfigError(f"unknown weighting '{weighting}'; allowed are {', '.join(get_args(Weighting))}")
+        if draws_per_caption < 1:
+            raise ConfigError(f"draws_per_caption {draws_per_caption} must be at least 1")
         shared = shared_fields(spec, tokenizer, max_length)
         mask = len(tokenizer) if tokenizer.mask_token_id is None else tokenizer.mask_token_id
         shared |= {"mask_token_id": mask, "vocab_size": max(len(tokenizer), mask + 1)}
@@ -150,6 +158,7 @@ class MaskedDecoder(CaptionDecoder):
                 dropout=dropout,
                 label_smoothing=label_smoothing,
                 weighting=weighting,
+                draws_per_caption=draws_per_caption,
                 image_dropout=image_dropout,
                 repetition_bias=repetition_bias,
                 pre_norm=pre_norm,
@@ -202,21 +211,25 @@ class MaskedDecoder(CaptionDecoder):
             return CaptionDecoderOutput(logits=self._logits(input_ids, self.denoiser.vision_state(vision), token_mask))
         is_word = token_mask & ~torch.isin(input_ids, self._specials(input_ids.device))
         maskable = is_word & (labels != -100)
-        generator = None if self.training else torch.Generator().manual_seed(0)
-        masked = random_masks(maskable, generator)
+        draws = self.config.draws_per_caption if self.training else 1
+        ids, real, maskable = (rows.repeat(draws, 1) for rows in (input_ids, token_mask, maskable))
+        masked = random_masks(maskable, None if self.training else torch.Generator().manual_seed(0))
         state = self.denoiser.vision_state(vision, self._dropped(len(input_ids), input_ids.device))
-        logits = self._logits(input_ids.masked_fill(masked, self.config.mask_token_id), state, token_mask)
+        if draws > 1:
+            state = state.map(lambda value: value.repeat(draws, *[1] * (value.ndim - 1)))
+        logits = self._logits(ids.masked_fill(masked, self.config.mask_token_id), state, real)
         smoothing = self.config.label_smoothing if self.training else 0.0
-        losses = F.cross_entropy(logits[masked].float(), input_ids[masked], reduction="none", label_smoothing=smoothing)
+        losses = F.cross_entropy(logits[masked].float(), ids[masked], reduction="none", label_smoothing=smoothing)
         n_words, n_masked = maskable.sum(1), masked.sum(1)
         if self.config.weighting == "elbo":
             weights = n_words / n_masked.clamp(min=1)
         else:
             weights = (n_words.sum() / n_masked.sum().clamp(min=1)).expand_as(n_words)
-        words = (losses * weights[:, None].expand_as(masked)[masked]).sum()
+        words = (losses * weights[:, None].expand_as(masked)[masked]).sum() / draws
         lengths = is_word.sum(1).clamp(max=self.config.max_length - 2)
         length = self.length_head.loss(vision, lengths, reduction="sum")
-        return CaptionDecoderOutput(loss=(words + length) / (n_words.sum() + len(lengths)), logits=logits)
+        loss = (words + length) / (n_words.sum() / draws + len(lengths))
+        return CaptionDecoderOutput(loss=loss, logits=logits)
 
     @torch.no_grad()
     def generate(

@@ -24,7 +24,8 @@ from vislex.benchmarks.token_claims import (
     factor_budgets,
     needed,
 )
-from vislex.benchmarks.vilex_experiment import NEVER_NAMED, NOT_TESTABLE, TESTABLE, Base, all_of
+from vislex.benchmarks.verdicts import NOT_TESTABLE, TESTABLE, all_of
+from vislex.benchmarks.vilex_experiment import NEVER_NAMED, Base
 from vislex.diffusion.t2i import load_t2i
 from vislex.errors import ConfigError, DataError
 from vislex.metrics.factors import FACTORS

@@ -8,7 +8,8 @@ from typing import Any
 
 import torch
 
-from vislex.benchmarks.vilex_experiment import Base, all_of, judge
+from vislex.benchmarks.verdicts import all_of
+from vislex.benchmarks.vilex_experiment import Base, judge
 from vislex.diffusion.t2i import load_t2i
 
 __all__ = [

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-__all__ = ["ARMS", "CLAIMS", "SAMPLING_NOISE_FACTOR", "Claim"]
+import numpy as np
+
+from vislex.metrics.statistics import paired_bootstrap, verdict
+
+__all__ = ["ARMS", "CACHING_TARGET", "CLAIMS", "SAMPLING_NOISE_FACTOR", "Claim", "judge", "judge_caching"]
 
 SAMPLING_NOISE_FACTOR = "sampling_noise_factor"  # an option of the schedule; all others are those of generate()
+CACHING_TARGET = 4.0  # times as fast as the loop that keeps nothing, from pixels
 CURVE = (4, 8, 16, 30)  # network evaluations
 LONG = ("renoise", "dpmsolver++")  # the samplers of the long comparisons: the paper's and the fast one
 
@@ -97,3 +103,44 @@ CLAIMS = (
     Claim("a higher-order sampler helps at 8 evaluations", "dpmsolver++ 8", "renoise 8"),
     Claim("early exit keeps 99 %", "dpmsolver++ 30, early exit 2", "dpmsolver++ 30", 0.99),
 )
+
+
+def judge(rows: Sequence[Mapping[str, Any]], claims: Sequence[Claim] = CLAIMS) -> list[dict[str, Any]]:
+    """Verdicts on the claims whose two arms have rows of the same seeds.
+
+    Args:
+        rows: "arm", "seed", "evaluations" and "per_image"; all of one model and one data set.
+        claims: What is claimed.
+
+    Returns:
+        For each claim its difference of CIDEr-D with the interval, evaluations of both arms and the verdict.
+    """
+    found = []
+    for claim in claims:
+        ours, theirs = ({row["seed"]: row for row in rows if row["arm"] == arm} for arm in (claim.arm, claim.rival))
+        if not (seeds := sorted(set(ours) & set(theirs))):
+            continue
+        a, b = (np.array([side[seed]["per_image"]["CIDEr-D"] for seed in seeds]) for side in (ours, theirs))
+        interval = paired_bootstrap(a, claim.share * b)
+        found.append(
+            {
+                "claim": claim.text,
+                "arm": claim.arm,
+                "rival": claim.rival,
+                "share": claim.share,
+                "CIDEr-D": [float(a.mean()), float(b.mean())],
+                "evaluations": [float(np.mean([side[s]["evaluations"] for s in seeds])) for side in (ours, theirs)],
+                "interval": interval.to_dict(),
+                "verdict": verdict(interval),
+            }
+        )
+    return found
+
+
+def judge_caching(row: Mapping[str, Any]) -> str:
+    """The verdict on "caching is so many times as fast, and the captions are the same".
+
+    Args:
+        row: Of ``ladic_caching.compare``, from pixels.
+    """
+    return "holds" if row["identical"] and row["ratio"] >= CACHING_TARGET else "does not hold"

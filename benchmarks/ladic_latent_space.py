@@ -29,7 +29,7 @@ from vislex.benchmarks.console_tables import print_rows
 from vislex.benchmarks.contenders import CONTENDERS, ways
 from vislex.benchmarks.encoded import decode_and_score, encode
 from vislex.benchmarks.experiment import LENGTHS, SMOKE, Experiment
-from vislex.benchmarks.latent_arms import LATENT_ARMS, LatentArm, compare_arms, conclude
+from vislex.benchmarks.latent_arms import LATENT_ARMS, LatentArm, compare_arms, conclude, scene_scores
 from vislex.benchmarks.latent_neighbours import compare_neighbours, mean_latents, nearest, telling_captions
 from vislex.benchmarks.latent_plot import plot_latent_spaces
 from vislex.benchmarks.options import parse_options
@@ -178,15 +178,6 @@ def table(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
             entry |= {f"{kind}, nearest": shared["nearest"], f"{kind}, random": shared["random"]}
         entries.append(entry)
     return entries
-
-
-def scene_scores(rows: Sequence[Mapping[str, Any]]) -> dict[str, dict[int, list[float]]]:
-    """scene-F1 of each image, by arm and seed."""
-    scores: dict[str, dict[int, list[float]]] = {}
-    for row in rows:
-        if row["kind"] == "captions":
-            scores.setdefault(row["arm"], {})[row["seed"]] = row["per_image"]["scene-F1"]
-    return scores
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

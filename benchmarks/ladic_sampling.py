@@ -26,17 +26,16 @@ from vislex.benchmarks.caption_data import CaptionData, load_caption_data
 from vislex.benchmarks.caption_models import folder_hash
 from vislex.benchmarks.captioning import scorer_ids
 from vislex.benchmarks.encoded import decode_and_score, encode
-from vislex.benchmarks.ladic_arms import ARMS, CLAIMS, SAMPLING_NOISE_FACTOR, Claim
+from vislex.benchmarks.ladic_arms import ARMS, CLAIMS, SAMPLING_NOISE_FACTOR, judge
 from vislex.benchmarks.report_plots import PALETTE
 from vislex.benchmarks.row_file import RowFile
 from vislex.captioner import Captioner
 from vislex.decoders.ladic.decoder import LadicDecoder
 from vislex.errors import ConfigError, did_you_mean
-from vislex.metrics.statistics import paired_bootstrap, verdict
 from vislex.provenance import collect
 from vislex.specs import VisionTokens
 
-__all__ = ["chosen_arms", "judge", "main", "measure", "plot_quality"]
+__all__ = ["chosen_arms", "main", "measure", "plot_quality"]
 
 RESULTS = Path(__file__).parent / "results" / "ladic_sampling.json"
 
@@ -86,38 +85,6 @@ def measure(
     given = {name: value for name, value in options.items() if name != SAMPLING_NOISE_FACTOR}
     with _noise_factor(decoder, options.get(SAMPLING_NOISE_FACTOR)):
         return decode_and_score(captioner, batches, data, seed=seed, **given)
-
-
-def judge(rows: Sequence[Mapping[str, Any]], claims: Sequence[Claim] = CLAIMS) -> list[dict[str, Any]]:
-    """Verdicts on the claims whose two arms have rows of the same seeds.
-
-    Args:
-        rows: "arm", "seed", "evaluations" and "per_image"; all of one model and one data set.
-        claims: What is claimed.
-
-    Returns:
-        For each claim its difference of CIDEr-D with the interval, evaluations of both arms and the verdict.
-    """
-    found = []
-    for claim in claims:
-        ours, theirs = ({row["seed"]: row for row in rows if row["arm"] == arm} for arm in (claim.arm, claim.rival))
-        if not (seeds := sorted(set(ours) & set(theirs))):
-            continue
-        a, b = (np.array([side[seed]["per_image"]["CIDEr-D"] for seed in seeds]) for side in (ours, theirs))
-        interval = paired_bootstrap(a, claim.share * b)
-        found.append(
-            {
-                "claim": claim.text,
-                "arm": claim.arm,
-                "rival": claim.rival,
-                "share": claim.share,
-                "CIDEr-D": [float(a.mean()), float(b.mean())],
-                "evaluations": [float(np.mean([side[s]["evaluations"] for s in seeds])) for side in (ours, theirs)],
-                "interval": interval.to_dict(),
-                "verdict": verdict(interval),
-            }
-        )
-    return found
 
 
 def plot_quality(rows: Sequence[Mapping[str, Any]], stem: Path) -> list[Path]:
@@ -190,8 +157,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     extra = {} if given.vocabulary is None else {"vocabulary": given.vocabulary}
     data = load_caption_data(given.data, split=given.split, size=given.size, n_images=1, **extra)
     shared = {"model": folder_hash(Path(given.model)), "data": data.record.key, "scorers": scorer_ids()}
-    dtype = str(captioner.dtype).removeprefix("torch.")
-    file = RowFile(given.out, "ladic_sampling", collect(config=vars(given) | {"out": str(given.out)}, dtype=dtype))
+    facts: dict[str, Any] = {"device": str(captioner.device), "dtype": str(captioner.dtype).removeprefix("torch.")}
+    facts |= {"config": vars(given) | {"out": str(given.out)}}
+    file = RowFile(given.out, "ladic_sampling", collect(**facts))
     batches: list[VisionTokens] = []
     rows = []
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from vislex.metrics.statistics import paired_bootstrap, verdict
 
-__all__ = ["LATENT_ARMS", "MIDDLE", "RIVALS", "LatentArm", "compare_arms", "conclude"]
+__all__ = ["LATENT_ARMS", "MIDDLE", "RIVALS", "LatentArm", "compare_arms", "conclude", "scene_scores"]
 
 
 @dataclass(frozen=True)
@@ -45,6 +45,15 @@ LATENT_ARMS = {
         LatentArm("layer 3 with cross-entropy", {"split_layer": 3}, {"cross_entropy_weight": 0.2}),
     )
 }
+
+
+def scene_scores(rows: Sequence[Mapping[str, Any]]) -> dict[str, dict[int, list[float]]]:
+    """scene-F1 of each image, by arm and seed."""
+    scores: dict[str, dict[int, list[float]]] = {}
+    for row in rows:
+        if row["kind"] == "captions":
+            scores.setdefault(row["arm"], {})[row["seed"]] = row["per_image"]["scene-F1"]
+    return scores
 
 
 def compare_arms(scores: Mapping[str, Mapping[int, Sequence[float]]], *, arm: str = MIDDLE) -> list[dict[str, Any]]:

@@ -32,7 +32,8 @@ from vislex.benchmarks.results import content_key
 from vislex.benchmarks.row_file import RowFile
 from vislex.benchmarks.token_claims import TAIL_DROP
 from vislex.benchmarks.trainings import train_once
-from vislex.benchmarks.vilex_experiment import SMOKE, Base, ViLexExperiment, all_of, interval_values, mean_interval
+from vislex.benchmarks.verdicts import all_of
+from vislex.benchmarks.vilex_experiment import SMOKE, Base, ViLexExperiment, interval_values, mean_interval
 from vislex.benchmarks.vilex_plots import plot_guidance
 from vislex.data import openmoji
 from vislex.data.openmoji.draws import Draws

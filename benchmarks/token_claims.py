@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from vislex.benchmarks.vilex_experiment import Base, all_of, interval_values, judge, tier_mean
+from vislex.benchmarks.verdicts import all_of
+from vislex.benchmarks.vilex_experiment import Base, interval_values, judge, tier_mean
 from vislex.metrics.factors import FACTORS
 from vislex.metrics.statistics import paired_bootstrap, paired_ratio
 

@@ -27,7 +27,8 @@ from vislex.benchmarks.console_tables import print_rows
 from vislex.benchmarks.options import parse_options
 from vislex.benchmarks.row_file import RowFile
 from vislex.benchmarks.trainings import filled_config, train_once
-from vislex.benchmarks.vilex_experiment import BASE_RESULTS, NOT_TESTABLE, TESTABLE, mean_interval
+from vislex.benchmarks.verdicts import NOT_TESTABLE, TESTABLE
+from vislex.benchmarks.vilex_experiment import BASE_RESULTS, mean_interval
 from vislex.benchmarks.vilex_plots import plot_thresholds
 from vislex.config import Config
 from vislex.data import openmoji

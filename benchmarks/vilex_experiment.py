@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -12,6 +12,7 @@ import numpy as np
 from pydantic import Field
 
 from vislex.benchmarks.trainings import filled_config
+from vislex.benchmarks.verdicts import NOT_TESTABLE, TESTABLE
 from vislex.config import Config
 from vislex.errors import DataError
 from vislex.metrics.factors import FACTORS
@@ -20,12 +21,11 @@ from vislex.recipes.dediffusion_pretrain import DeDiffusionPretrainConfig
 from vislex.recipes.vilex_pretrain import ViLexPretrainConfig
 
 __all__ = [
-    "BASE_RESULTS", "NEVER_NAMED", "NOT_TESTABLE", "SMOKE", "TESTABLE", "Base", "ViLexExperiment", "all_of",
-    "interval_values", "judge", "mean_interval", "tier_mean",
+    "BASE_RESULTS", "NEVER_NAMED", "SMOKE", "Base", "ViLexExperiment", "interval_values", "judge", "mean_interval",
+    "tier_mean",
 ]  # fmt: skip
 
 BASE_RESULTS = Path(__file__).parent / "results" / "vilex_base.json"
-TESTABLE, NOT_TESTABLE = "testable", "not testable"
 NEVER_NAMED = tuple(name for name, tier in FACTORS.items() if tier == "never")
 # Values of an experiment that only shows that everything runs.
 SMOKE: dict[str, Any] = {
@@ -135,17 +135,6 @@ def _with_validations(fields: dict[str, Any]) -> dict[str, Any]:
 def judge(low: float, high: float, margin: float = 0.0) -> str:
     """``statistics.verdict`` of an interval that was read from a file."""
     return "holds" if low > margin else "does not hold" if high < margin else "inconclusive"
-
-
-def all_of(verdicts: Iterable[str]) -> str:
-    """The verdict on a claim of several parts: one that fails refutes it, all must hold; none is "not tested"."""
-    found = list(verdicts)
-    if not found:
-        return "not tested"
-    for refuted in (NOT_TESTABLE, "does not hold", "not tested", "inconclusive"):
-        if refuted in found:
-            return refuted
-    return "holds"
 
 
 def mean_interval(values: Sequence[float] | np.ndarray) -> PairedInterval:

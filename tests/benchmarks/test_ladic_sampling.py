@@ -10,8 +10,8 @@ import pytest
 
 from vislex.benchmarks.caption_data import CaptionData
 from vislex.benchmarks.encoded import encode
-from vislex.benchmarks.ladic_arms import ARMS, CLAIMS, Claim
-from vislex.benchmarks.ladic_sampling import chosen_arms, judge, main, measure
+from vislex.benchmarks.ladic_arms import ARMS, CLAIMS, Claim, judge
+from vislex.benchmarks.ladic_sampling import chosen_arms, main, measure
 from vislex.captioner import Captioner
 from vislex.decoders.ladic.sampling import SamplingConfig
 from vislex.diffusion.noise import NoiseSchedule

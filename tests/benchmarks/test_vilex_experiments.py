@@ -12,9 +12,11 @@ import pytest
 import torch
 
 from vislex.benchmarks import encoder_gain, text_free_guidance, vilex_base, vilex_tokens
+from vislex.benchmarks.claims import judge_claims, page
 from vislex.benchmarks.gain_arms import ARMS, CONTINUED, PIXELS, RANDOM, UNTOUCHED, VILEX, shuffled_t2i
 from vislex.benchmarks.gain_arms import claims as gain_claims
 from vislex.benchmarks.gain_arms import conclude as conclude_gain
+from vislex.benchmarks.row_file import RowFile
 from vislex.benchmarks.token_claims import (
     EMPTY,
     TAIL_DROP,
@@ -24,10 +26,12 @@ from vislex.benchmarks.token_claims import (
     factor_budgets,
     needed,
 )
-from vislex.benchmarks.vilex_experiment import NEVER_NAMED, NOT_TESTABLE, TESTABLE, Base, all_of
+from vislex.benchmarks.verdicts import NOT_TESTABLE, TESTABLE, all_of
+from vislex.benchmarks.vilex_experiment import NEVER_NAMED, Base
 from vislex.diffusion.t2i import load_t2i
 from vislex.errors import ConfigError, DataError
 from vislex.metrics.factors import FACTORS
+from vislex.provenance import collect
 from vislex.recipes.obedience import Prompts
 from vislex.vilex import ViLex
 
@@ -176,6 +180,76 @@ def test_slopes_of_guidance_decide() -> None:
     assert text_free_guidance.conclude(found) == "holds"
     assert text_free_guidance.conclude(text_free_guidance.claims(rows(rising, rising), GOOD)) == "does not hold"
     assert text_free_guidance.conclude(text_free_guidance.claims(rows(rising, falling), POOR)) == NOT_TESTABLE
+
+
+def stated(folder: Path, ids: str) -> dict[str, str]:
+    """Verdicts of the page of claims, by the letter of an experiment's claims."""
+    judged = judge_claims(folder)
+    assert page(judged)
+    return {entry.claim.id: entry.finding.verdict for entry in judged if entry.claim.id.startswith(ids)}
+
+
+def test_the_page_of_claims_reads_base_and_tokens(tmp_path: Path) -> None:
+    file = RowFile(tmp_path / "vilex_base.json", "vilex_base", collect(device="cpu"))
+    hits = [float(i < 90) for i in range(100)]
+    for kind, seed in (("real scenes", {}), ("drawn scenes", {"seed": 0})):
+        file.row({"kind": kind, **seed}, lambda: {"per_image": {"concept": hits, "background": hits}})
+    assert stated(tmp_path, "E0") == {"E0": "not measured"}
+    checks, found = vilex_base.conclude(file.rows)
+    file.conclude(checks=checks, verdict=found)
+    assert stated(tmp_path, "E0") == {"E0": NOT_TESTABLE}
+    assert "**not testable** · 90.0 [" in page(judge_claims(tmp_path))  # the real scenes' concept, not what is reached
+
+    rows, objects = ladder(cost=1.03)
+    tokens = RowFile(tmp_path / "vilex_tokens.json", "vilex_tokens", collect(device="cpu"))
+    for row in rows:
+        per_image = {name: np.asarray(values).tolist() for name, values in row["per_image"].items()}
+        identity = {name: row[name] for name in ("arm", "tokens", "discrete")} | {"seed": 0}
+        tokens.row(identity, lambda per_image=per_image: {"per_image": per_image})
+    assert set(stated(tmp_path, "E1").values()) == {"not measured"}
+    for base, told in ((GOOD, ("holds", "measured")), (POOR, (NOT_TESTABLE, NOT_TESTABLE))):
+        pairs = claims(tokens.rows, objects, base)
+        tokens.conclude(claims=pairs, verdicts=conclude(pairs), factors=factor_budgets(tokens.rows), base=base.verdict)
+        verdicts = stated(tmp_path, "E1")
+        assert verdicts.pop("E1e") == told[1]
+        assert verdicts["E1a"] == told[0]
+        assert verdicts == dict(zip(verdicts, conclude(pairs).values(), strict=True))
+    tokens.conclude(claims=(pairs := claims(tokens.rows, objects, GOOD)), verdicts=conclude(pairs))
+    told = next(entry for entry in judge_claims(tmp_path) if entry.claim.id == "E1c").finding
+    assert told.verdict == "does not hold"
+    assert told.deciding is not None
+    assert told.deciding.about == "loss of TailDrop at 16 / trained with 16"
+    assert told.deciding.figure.startswith("1.030 [")
+    assert told.deciding.seeds == 1
+
+
+def test_the_page_of_claims_reads_encoders_and_guidance(tmp_path: Path) -> None:
+    def row(arm: str, factor: str, low: float) -> dict[str, Any]:
+        ends = {"low": low, "difference": low + 0.01, "high": low + 0.02, "minimal detectable effect": 0.01}
+        return {"encoder": arm, "probe": "linear", "factor": factor, **ends, "n": 9, "seeds": 2}
+
+    gains = [row(VILEX, "never named", 0.06), row(VILEX, "sometimes named", 0.02), row(VILEX, "concept", -0.04)]
+    against = {UNTOUCHED: gains, CONTINUED: gains, RANDOM: gains[:1], PIXELS: [row(VILEX, "never named", -0.01)]}
+    found = gain_claims(against, GOOD)
+    gain = RowFile(tmp_path / "encoder_gain.json", "encoder_gain", collect(device="cpu"))
+    gain.row({"arm": VILEX}, dict)
+    assert set(stated(tmp_path, "E2").values()) == {"not measured"}
+    gain.conclude(claims=found, verdicts=conclude_gain(found, ["linear"]))
+    assert stated(tmp_path, "E2") == {
+        "E2a": "does not hold", "E2b": "not measured", "E2c": "holds", "E2d": "inconclusive",
+    }  # fmt: skip
+    assert "**does not hold** · -3.0 [-4.0, -2.0] points · 9 images · training seeds: 2" in page(judge_claims(tmp_path))
+
+    guidance = RowFile(tmp_path / "text_free_guidance.json", "text_free_guidance", collect(device="cpu"))
+    subjects, weights = [0, 0, 1, 1], [0.0, 1.0, 2.0]
+    for w in weights:
+        values = {"compliance": [0.1 + 0.2 * w] * 4, "identity": [0.9 - 0.1 * w] * 4}
+        guidance.row({"w": w, "seed": 0}, lambda values=values: {"subjects": subjects, "per_image": values})
+    assert stated(tmp_path, "E8") == {"E8a": "not measured", "E8b": "not measured"}
+    slopes = text_free_guidance.claims(guidance.rows, GOOD)
+    guidance.conclude(claims=slopes, verdict=text_free_guidance.conclude(slopes))
+    assert stated(tmp_path, "E8") == {"E8a": "holds", "E8b": "not measured"}
+    assert "+20.00 [+20.00, +20.00] points · 2 subjects · training seeds: 1" in page(judge_claims(tmp_path))
 
 
 @pytest.fixture(scope="module")

@@ -28,8 +28,9 @@ from vislex import provenance
 from vislex.benchmarks.caption_data import CaptionData, load_caption_data
 from vislex.benchmarks.caption_models import VislexCaptioner, open_caption_model
 from vislex.benchmarks.results import Results, ResultsFile, Run, Timing, content_key
+from vislex.captioner import InfilledCaption
 from vislex.decoders.autoregressive import AutoregressiveDecoder
-from vislex.errors import ConfigError
+from vislex.errors import ConfigError, SpecError
 from vislex.metrics.statistics import paired_bootstrap
 
 __all__ = ["FUNCTION_WORDS", "Cloze", "cloze", "evaluate", "main", "table", "ways"]
@@ -140,7 +141,8 @@ def evaluate(
 
     Returns:
         A run with "accuracy", "kept" and "repeated" (a blank holds a content word that is given elsewhere) in [0, 1];
-        the accuracy image by image, in the order of the images that have blanks.
+        the accuracy image by image, in the order of the images that have blanks. A template for which the decoder has
+        no room is a wrong answer, counted in "no_room" too; "kept" and "repeated" are shares of the others.
     """
     made = [
         cloze(data.record.references[identity], n_blanks, np.random.default_rng([seed, n_blanks, row]))
@@ -150,15 +152,19 @@ def evaluate(
     accuracy, kept, repeated, captions, evaluations = [], [], [], [], []
     for images, clozes in _batches(data, made, batch_size):
         started = time.perf_counter()
-        filled = model.captioner.infill(images, [one.template for one in clozes], batch_size=batch_size, **options)
+        filled = _fill(model, images, clozes, options)
         busy += time.perf_counter() - started
         for one, caption in zip(clozes, filled, strict=True):
+            if caption is None:
+                accuracy.append(0.0)
+                captions.append("")
+                continue
             accuracy.append(one.accuracy(caption.blanks))
             kept.append(float(one.is_kept(caption.text)))
             repeated.append(one.repeats(caption.blanks))
             captions.append(caption.text)
             evaluations.append(caption.evaluations)
-    if not captions:
+    if not kept:
         raise ConfigError(f"no caption of {data.record.name} has {n_blanks} content words to blank; ask for fewer")
     dtype = str(model.dtype).removeprefix("torch.")
     return Run(
@@ -171,7 +177,10 @@ def evaluate(
         scorers=[SCORER],
         n=len(captions),
         scores={
-            name: float(np.mean(v)) for name, v in (("accuracy", accuracy), ("kept", kept), ("repeated", repeated))
+            "accuracy": float(np.mean(accuracy)),
+            "kept": float(np.mean(kept)),
+            "repeated": float(np.mean(repeated)),
+            "no_room": (len(captions) - len(kept)) / len(captions),
         },
         per_image={"accuracy": accuracy},
         captions=captions,
@@ -182,6 +191,19 @@ def evaluate(
             seconds=round(time.perf_counter() - begun, 3),
         ),
     )
+
+
+def _fill(
+    model: VislexCaptioner, images: Sequence[Any], clozes: Sequence[Cloze], options: dict[str, Any]
+) -> list[InfilledCaption | None]:
+    """The filled templates; None for each that is too long for the decoder."""
+    templates = [one.template for one in clozes]
+    try:
+        return list(model.captioner.infill(images, templates, batch_size=len(images), **options))
+    except SpecError:
+        if len(images) == 1:
+            return [None]
+        return [_fill(model, [image], [one], options)[0] for image, one in zip(images, clozes, strict=True)]
 
 
 def run_key(model: VislexCaptioner, data: CaptionData, n_blanks: int, options: dict[str, Any], seed: int) -> str:
@@ -205,6 +227,7 @@ def table(results: Results) -> list[dict[str, Any]]:
                 "accuracy": run.scores["accuracy"],
                 "kept": run.scores["kept"],
                 "repeated": run.scores["repeated"],
+                "no room": run.scores.get("no_room", 0.0),
                 "evaluations": run.timing.evaluations,
                 "captions a second": run.timing.throughput,
                 "n": run.n,
@@ -268,7 +291,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         return
     shown = Table(title="filling blanks: exact words; differences against the best autoregressive row, 95 % intervals")
     columns = (
-        "split", "blanks", "row", "accuracy", "difference", "low", "high", "kept", "repeated", "evaluations", "n",
+        "split", "blanks", "row", "accuracy", "difference", "low", "high", "kept", "repeated", "no room",
+        "evaluations", "n",
     )  # fmt: skip
     for column in columns:
         shown.add_column(column)

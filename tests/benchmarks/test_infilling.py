@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from vislex.benchmarks.caption_data import CaptionData
-from vislex.benchmarks.infilling import FUNCTION_WORDS, Cloze, cloze, main, table
+from vislex.benchmarks.caption_models import open_caption_model
+from vislex.benchmarks.infilling import FUNCTION_WORDS, Cloze, cloze, evaluate, main, table
 from vislex.benchmarks.results import ModelInfo, Results, Run
 from vislex.captioner import Captioner
 from vislex.encoders.factory import create_encoder
@@ -67,6 +68,22 @@ def test_it_measures_every_way_once(folders: list[str], tmp_path: Path, capsys: 
     main(arguments[:-1])
     assert out.read_text() == first
     assert "kept" in capsys.readouterr().out
+
+
+def test_templates_that_are_too_long_are_wrong_answers(folders: list[str], data: CaptionData) -> None:
+    model = open_caption_model(folders[1])
+    settings = {"n_blanks": 1, "way": "left to right", "options": {"mode": "left_to_right"}, "batch_size": 4}
+    whole = evaluate(model, data, **settings)
+    assert whole.scores["no_room"] == 0
+    config = model.captioner.decoder.config.text_config
+    config.max_position_embeddings = 16
+    run = evaluate(model, data, **settings)
+    config.max_position_embeddings = 64
+    unfilled = [not caption for caption in run.captions]
+    assert 0 < run.scores["no_room"] == np.mean(unfilled) < 1
+    assert [a for a, empty in zip(run.per_image["accuracy"], unfilled, strict=True) if empty] == [0.0] * sum(unfilled)
+    assert [c for c in run.captions if c] == [c for c, e in zip(whole.captions, unfilled, strict=True) if not e]
+    assert run.scores["kept"] == 1
 
 
 def test_rows_are_held_against_the_best_autoregressive_one(data: CaptionData) -> None:

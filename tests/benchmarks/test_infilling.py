@@ -82,7 +82,6 @@ def test_templates_that_are_too_long_are_wrong_answers(folders: list[str], data:
     unfilled = [not caption for caption in run.captions]
     assert 0 < run.scores["no_room"] == np.mean(unfilled) < 1
     assert [a for a, empty in zip(run.per_image["accuracy"], unfilled, strict=True) if empty] == [0.0] * sum(unfilled)
-    assert [c for c in run.captions if c] == [c for c, e in zip(whole.captions, unfilled, strict=True) if not e]
     assert run.scores["kept"] == 1
 
 

@@ -18,8 +18,8 @@ from vislex.benchmarks.summary import compare_rows, summarise
 from vislex.benchmarks.verdicts import NOT_TESTABLE, all_of
 
 __all__ = [
-    "MEASURED", "Finding", "Part", "against_ar", "base", "caching", "crossings", "encoder_pairs", "factors", "gain",
-    "guidance", "latent_space", "sampling", "tokens",
+    "MEASURED", "Finding", "Part", "against_ar", "base", "budgets", "caching", "crossings", "encoder_pairs", "factors",
+    "finetuning", "gain", "guidance", "latent_space", "sampling", "tokens", "vlm_encoders",
 ]  # fmt: skip
 
 MEASURED = "measured"  # where the figure itself is the outcome
@@ -160,6 +160,50 @@ def encoder_pairs(content: Content) -> Finding | None:
     return Finding(all_of([*(part.verdict for part in parts), *untested]), parts, missing) if parts else None
 
 
+def vlm_encoders(content: Content) -> Finding | None:
+    """Of ``vlm_encoders``: the arm that the claim is on; what it was judged by counts, its other differences do not."""
+    pairs = content.get("pairs", ())
+    arm = next((pair["arm"] for pair in pairs if pair["judged"]), None)
+    if arm is None:
+        return None
+    parts = []
+    for pair in pairs:
+        if pair["arm"] == arm and pair["rival"].endswith(arm.rpartition(" + ")[2]):  # floors have no connector
+            about = f"{pair['about']}: {pair['arm']} - {pair['rival']}"
+            parts.append(_part(pair, about, "above 0", "rows", unit=" x 100", counts=bool(pair["judged"])))
+    notes = ["an arm that the claim asks for is missing"] if content["verdict"] == "not tested" else []
+    return Finding(content["verdict"], parts, notes)
+
+
+def finetuning(content: Content) -> Finding | None:
+    """Of ``vlm_finetuning``: the quotient of accuracies, and what must be exact."""
+    if "verdict" not in content:
+        return None
+    parts = []
+    for entry in content["claim"]:
+        if entry["about"] == "quotient":
+            parts.append(_quotient(entry, "LoRA", "full finetuning"))
+        else:
+            figure = f"{entry['value']:.3g}"
+            asked = f"{entry['asked']} {entry['bound']:g}"
+            shown = {"seeds": entry["seeds"], "value": entry["value"]}
+            parts.append(Part(entry["about"], figure, asked, entry["verdict"], **shown))
+    return Finding(content["verdict"], parts)
+
+
+def budgets(content: Content) -> Finding | None:
+    """Of ``vlm_budgets``: every budget, and beside it the speeds."""
+    if "verdict" not in content:
+        return None
+    parts = [_quotient(entry, f"{entry['tokens']} tokens: TailDrop", "trained for them") for entry in content["pairs"]]
+    for entry in content["speeds"]:
+        about = f"{entry['tokens']} tokens, batch {entry['batch size']}"
+        value, low, high = (entry[name] for name in ("answers a second", "low", "high"))
+        figure = f"{value:.1f} answers a second, quartiles {low:.1f} to {high:.1f}"
+        parts.append(Part(about, figure, "", MEASURED, counts=False, value=value, low=low, high=high))
+    return Finding(content["verdict"], parts)
+
+
 def against_ar(content: Content, style: str) -> Finding | None:
     """Of ``ladic_against_ar``: captions of one style; the best LaDiC arm against the best of all decides."""
     own = [entry for entry in content.get("verdicts", ()) if entry["style"] == style]
@@ -256,6 +300,13 @@ def guidance(content: Content) -> Finding | None:
         about = f"{entry['claim']} ({entry['about']}; positive as claimed)"
         parts.append(_part(entry, about, "above 0", "subjects", unit=" points", seeds=_seeds(content)))
     return Finding(content["verdict"], parts)
+
+
+def _quotient(entry: Content, ours: str, theirs: str) -> Part:
+    """A quotient of two accuracies."""
+    first, second = (100 * score for score in entry["VQA"])
+    about, asked = f"{ours} (VQA {first:.1f}) / {theirs} ({second:.1f})", f"lower end at least {LEAST_RATIO:g}"
+    return _part(entry, about, asked, "questions", name="ratio", scale=1, spec=".3f")
 
 
 def _part(

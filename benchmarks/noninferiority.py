@@ -1,4 +1,4 @@
-"""Is LaDiC as good as autoregression? The rule of the verdict, fixed before the runs."""
+"""Is one side no worse than another? The rules of the verdicts, fixed before the runs."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 from vislex.errors import DataError
 from vislex.metrics.statistics import paired_ratio
 
-__all__ = ["CEILING_SHARE", "LEAST_RATIO", "RISE", "judge_ratio", "still_rises"]
+__all__ = ["CEILING_SHARE", "LEAST_RATIO", "RISE", "judge_ratio", "quotient", "still_rises"]
 
 LEAST_RATIO = 0.95  # the lower end of the quotient's interval must reach it
 CEILING_SHARE = 0.95  # above it the rival cannot be told from a perfect captioner, and nothing from the rival
@@ -45,18 +45,30 @@ def judge_ratio(
         reasons.append(f"LaDiC's training has {len(curve)} validations: whether it still rises is not known")
     elif still_rises(curve):
         reasons.append(f"LaDiC still rises on val: {100 * curve[-2]:.1f}, then {100 * curve[-1]:.1f} (x 100)")
+    found = quotient(ours, rival)
+    if found["ratio"] is None:
+        reasons.append(f"the autoregressive arm scores {mean:.3g}: no quotient")
+    return {**found, **({"verdict": "void"} if reasons else {}), "reasons": reasons}
+
+
+def quotient(ours: np.ndarray, rival: np.ndarray) -> dict[str, Any]:
+    """The quotient of two mean scores, and the verdict on "ours is at least 0.95 of the rival's".
+
+    Args:
+        ours: float[S, N], a score for each seed and image.
+        rival: The same of the rival.
+
+    Returns:
+        "ratio", "low", "high", "n", "seeds"; "verdict": "holds" if the lower end is at least 0.95, "does not hold" if
+        the upper end is below it, else "inconclusive". Where there is no quotient, the first three are None and the
+        verdict is "void".
+    """
     try:
         interval = paired_ratio(ours, rival)
     except DataError:
-        found: dict[str, Any] = {"ratio": None, "low": None, "high": None}
-        reasons.append(f"the autoregressive arm scores {mean:.3g}: no quotient")
-    else:
-        found = {"ratio": interval.ratio, "low": interval.low, "high": interval.high}
-        found |= {"n": interval.n, "seeds": interval.n_seeds}
-    return {**found, "verdict": "void" if reasons else _verdict(found["low"], found["high"]), "reasons": reasons}
-
-
-def _verdict(low: float, high: float) -> str:
-    if low >= LEAST_RATIO:
-        return "holds"
-    return "does not hold" if high < LEAST_RATIO else "inconclusive"
+        return {"ratio": None, "low": None, "high": None, "verdict": "void"}
+    found = {"ratio": interval.ratio, "low": interval.low, "high": interval.high}
+    verdict = "holds" if interval.low >= LEAST_RATIO else "inconclusive"
+    if interval.high < LEAST_RATIO:
+        verdict = "does not hold"
+    return {**found, "n": interval.n, "seeds": interval.n_seeds, "verdict": verdict}

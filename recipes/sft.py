@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -20,8 +21,9 @@ from vislex.training.parts import PartSettings
 from vislex.training.recipe import Recipe
 from vislex.training.records import start_run
 from vislex.training.sketch import Sketch
+from vislex.training.trainer import PartTrainer
 
-__all__ = ["RECIPE", "SftConfig", "VlmParts", "run", "sketch"]
+__all__ = ["RECIPE", "Finetuned", "SftConfig", "VlmParts", "finetune", "run", "save", "sketch"]
 
 
 class VlmParts(Config):
@@ -49,6 +51,23 @@ class SftConfig(VlmSettings):
     quantize: Literal["none", "nf4"] = "none"
 
 
+@dataclass(frozen=True)
+class Finetuned:
+    """A model after its training, its adapters still in place where they are kept.
+
+    Attributes:
+        model: The model.
+        trainer: What trained it.
+        figures: Of the training and its last validation.
+        output: Where it will be saved.
+    """
+
+    model: VisionLanguageModel
+    trainer: PartTrainer
+    figures: dict[str, float]
+    output: Path
+
+
 def run(config: SftConfig) -> Path:
     """Trains a model.
 
@@ -58,21 +77,30 @@ def run(config: SftConfig) -> Path:
     Raises:
         ConfigError: If adapters are to be kept without a saved model to keep them for, or QLoRA cannot run here.
     """
+    return save(config, finetune(config))
+
+
+def finetune(config: SftConfig) -> Finetuned:
+    """Trains a model and leaves it in memory; see ``run``."""
     if config.adapters == "keep" and config.model is None:
         raise ConfigError("adapters=keep needs model=FOLDER, the saved model that the adapters will belong to")
     loading = {} if config.quantize == "none" else quantization(config)
     output = start_run("sft", config)
     model = build_model(config, **loading)
-    parts = _parts(config)
     known = _written(model)
-    trainer = make_trainer(config, model, parts, output, "sft")
+    trainer = make_trainer(config, model, _parts(config), output, "sft")
     if config.adapters == "keep" and _written(model) != known:
         raise ConfigError(
             f"codec={config.codec} adds tokens to the vocabulary, and adapters=keep leaves the saved model as it is; "
             "use adapters=merge, codec=text_rle, or a model that has these tokens"
         )
-    figures = trainer.fit(merge=config.adapters == "merge")
-    modes = ", ".join(f"{name} {own.mode}" for name, own in parts.items())
+    return Finetuned(model, trainer, trainer.fit(merge=config.adapters == "merge"), output)
+
+
+def save(config: SftConfig, made: Finetuned) -> Path:
+    """Saves what ``finetune`` has made, with card and ``run.json``, and gives its folder."""
+    model, trainer, figures, output = made.model, made.trainer, made.figures, made.output
+    modes = ", ".join(f"{name} {own.mode}" for name, own in _parts(config).items())
     summary = f"Finetuned on instructions ({modes})"
     if config.adapters == "merge":
         save_model("sft", model, config, trainer, figures, output, summary=summary)

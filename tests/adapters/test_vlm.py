@@ -363,6 +363,30 @@ def test_frozen_parts_are_saved_by_reference_and_verified(make_vlm: Make, chat: 
         VisionLanguageModel.from_pretrained(tmp_path / "vlm")
 
 
+def test_memory_that_a_reference_is_yet_to_fill_is_no_damage(
+    chat: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from vislex.encoders.vilex import ViLexEncoder
+
+    backbone = vislex.create_encoder("siglip-tiny", tiny=True)
+    ViLexEncoder.from_backbone(backbone, n_tokens=3).save_pretrained(tmp_path / "vilex")
+    encoder = vislex.create_encoder(f"vilex:{tmp_path / 'vilex'}", pretrained=True, n_tokens=2).requires_grad_(False)
+    llm = vislex.create_llm("qwen3-0.6b", tiny=True)
+    model = VisionLanguageModel.from_parts(encoder=encoder, llm=llm, tokenizer=chat)
+    model.save_pretrained(tmp_path / "vlm")
+    assert model.config.parts["encoder"]["by"] == "reference"
+    empty_like = torch.empty_like
+
+    def damaged(*given: Any, **options: Any) -> torch.Tensor:
+        made = empty_like(*given, **options)
+        return made.fill_(torch.nan) if made.is_floating_point() else made
+
+    monkeypatch.setattr(torch, "empty_like", damaged)
+    loaded = VisionLanguageModel.from_pretrained(tmp_path / "vlm")
+    assert_equal_models(model, loaded)
+    assert loaded.encoder.spec.n_tokens == 2
+
+
 def test_info_tells_which_weights_are_live(
     vlm: VisionLanguageModel, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -20,6 +20,8 @@ from vislex.benchmarks.ladic_arms import judge
 from vislex.benchmarks.latent_arms import MIDDLE, RIVALS, compare_arms, conclude, scene_scores
 from vislex.benchmarks.results import Results, ResultsFile
 from vislex.benchmarks.row_file import RowFile
+from vislex.benchmarks.vlm_encoder_pairs import JUDGED, PATCHES
+from vislex.benchmarks.vlm_encoder_pairs import conclude as vlm_conclude
 from vislex.errors import DataError
 from vislex.provenance import collect
 
@@ -47,7 +49,9 @@ def section(folder: Path, claim: str) -> str:
 def test_the_committed_page_is_what_the_result_files_give(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--check"]) == 0, capsys.readouterr().err
     entries = judge_claims()
-    assert {entry.claim.id.rstrip("abcde") for entry in entries} == {f"E{n}" for n in range(9)} | {"R1", "R2"}
+    assert {entry.claim.id.rstrip("abcde") for entry in entries} == {f"E{n}" for n in range(9)} | {
+        f"R{n}" for n in range(1, 5)
+    }
     assert {entry.finding.verdict for entry in entries if entry.claim.id in ("R1", "E7a")} <= {
         "holds", "does not hold", "measured",
     }  # fmt: skip
@@ -257,3 +261,50 @@ def test_encoders_in_a_captioner(tmp_path: Path, results: Results) -> None:
         file.append(run.model_copy(update={"key": f"{run.key} again", "model": model, "provenance": collect()}))
     assert verdict(tmp_path, "E3a") == "holds"
     assert "12 images · training seeds: 2 of 3" in section(tmp_path, "E3a")
+
+
+def test_encoders_of_vision_language_models(tmp_path: Path) -> None:
+    file = row_file(tmp_path, "vlm_encoders")
+
+    def pairs(verdict: str) -> list[dict[str, Any]]:
+        arm, interval = f"{PATCHES} + mlp", {"difference": 0.1, "low": 0.05, "high": 0.15, "n": 90, "seeds": 1}
+        rivals = {"untouched": "siglip-tiny + mlp", "continued": "SigLIP continued + mlp"}
+        judged = [
+            {"arm": arm, "rival": rivals[role], "about": about, **interval, "verdict": verdict, "judged": [role, about]}
+            for role, about in JUDGED
+        ]
+        others = [
+            {**judged[0], "about": "naming", "verdict": "does not hold", "judged": None},
+            {**judged[0], "rival": "majority answer", "judged": None},
+            {**judged[0], "arm": "other + mlp", "judged": None},
+        ]
+        return [*others, *judged]
+
+    file.conclude(pairs=pairs("holds")[:1], verdict="not tested")
+    assert verdict(tmp_path, "E3b") == NOT_MEASURED  # without the claim's arm
+    file.conclude(pairs=pairs("holds")[:-1], verdict="not tested")
+    assert "an arm that the claim asks for is missing" in section(tmp_path, "E3b")
+    for wanted in ("holds", "inconclusive"):
+        file.conclude(pairs=pairs(wanted), verdict=vlm_conclude(pairs(wanted)))
+        finding = judged(tmp_path, "E3b").finding
+        assert finding.verdict == wanted
+        assert [part.counts for part in finding.parts] == [False, *[True] * len(JUDGED)]
+    assert "+10.00 [+5.00, +15.00] x 100 · 90 rows" in section(tmp_path, "E3b")
+
+
+def test_lora_and_budgets(tmp_path: Path) -> None:
+    sides = {"VQA": [0.45, 0.5], "n": 100, "seeds": 1}
+    quotient = {**sides, "ratio": 0.9, "low": 0.85, "high": 0.96, "verdict": "inconclusive"}
+    exact = {"about": "error of merging", "value": 2e-6, "asked": "at most", "bound": 1e-5, "seeds": 1}
+    parts = [{"about": "quotient", **quotient}, {**exact, "verdict": "holds"}]
+    row_file(tmp_path, "vlm_finetuning").conclude(claim=parts, verdict="inconclusive")
+    text = section(tmp_path, "R3")
+    assert "LoRA (VQA 45.0) / full finetuning (50.0) | 0.900 [0.850, 0.960] | lower end at least 0.95" in text
+    assert "error of merging | 2e-06 | at most 1e-05 | **holds**" in text
+    void = {**quotient, "tokens": 64, "ratio": None, "low": None, "high": None, "verdict": "void"}
+    speed = {"batch size": 1, "tokens": 4, "answers a second": 9.0, "low": 8.0, "high": 10.0}
+    pairs = [{**quotient, "tokens": 4}, void]
+    row_file(tmp_path, "vlm_budgets").conclude(pairs=pairs, speeds=[speed], verdict="void")
+    text = section(tmp_path, "R4")
+    assert "**void** · no interval · 100 questions" in text
+    assert "4 tokens, batch 1 | 9.0 answers a second, quartiles 8.0 to 10.0" in text.partition("not counting")[2]

@@ -143,14 +143,17 @@ def from_messages(row: Mapping[str, Any], where: str = "a row") -> Example:
         DataError: If there are no messages, or they do not fit the images.
     """
     images = row.get("images") or ([row["image"]] if row.get("image") is not None else [])
+    if not isinstance(images, list | tuple):
+        raise DataError(f"{where}: 'images' must be a list of images, got {type(images).__name__}")
     turns: list[Turn] = []
     if isinstance(row.get("messages"), list):
-        turns = [_turn(message.get("role"), _text(message.get("content")), where) for message in row["messages"]]
+        for message in _mappings(row["messages"], "messages", where):
+            turns.append(_turn(message.get("role"), _text(message.get("content"), where), where))
     elif isinstance(row.get("texts"), list):
-        for pair in row["texts"]:
+        for pair in _mappings(row["texts"], "texts", where):
             turns += [_turn("user", pair.get("user"), where), _turn("assistant", pair.get("assistant"), where)]
     else:
-        raise DataError(f"{where}: neither 'messages' nor 'texts'; it has {', '.join(row)}")
+        raise DataError(f"{where}: neither 'messages' nor 'texts'; it has {', '.join(map(str, row))}")
     return _placed(turns, list(images)).check(where)
 
 
@@ -174,8 +177,15 @@ def _turn(speaker: Any, text: Any, where: str) -> Turn:
     return Turn(_ROLES[speaker], text.replace(f"{IMAGE_TOKEN}\n", IMAGE_TOKEN))
 
 
-def _text(content: Any) -> Any:
+def _mappings(items: list[Any], what: str, where: str) -> list[Mapping[str, Any]]:
+    if not all(isinstance(item, Mapping) for item in items):
+        raise DataError(f"{where}: an item of '{what}' is no object with fields")
+    return items
+
+
+def _text(content: Any, where: str) -> Any:
     """The text of a message's content, with ``<image>`` for each image part."""
     if not isinstance(content, list):
         return content
-    return "".join(IMAGE_TOKEN if part.get("type") == "image" else str(part.get("text") or "") for part in content)
+    parts = _mappings(content, "content", where)
+    return "".join(IMAGE_TOKEN if part.get("type") == "image" else str(part.get("text") or "") for part in parts)

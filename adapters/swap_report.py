@@ -60,7 +60,7 @@ class SwapReport:
         path = Path(folder) / SWAP_FILE
         try:
             return cls(**json.loads(path.read_bytes()))
-        except (OSError, ValueError, TypeError) as error:
+        except (OSError, ValueError, TypeError, RecursionError) as error:
             raise CheckpointError(f"'{path}' is no report of a swap: {error}; swap again, or remove it") from error
 
 

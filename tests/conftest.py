@@ -29,7 +29,7 @@ ALLOWED_SKIPS = (
     r"no (CUDA )?GPU",
     r"needs \d+ GPUs",
     r"no Java",
-    r"the extra '(eval|java|video|qlora|train)' is not installed",
+    r"the extra '(eval|fuzz|java|video|qlora|train)' is not installed",
     r"not Linux",
     r"runs as root",
 )

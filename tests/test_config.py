@@ -124,3 +124,13 @@ def test_a_dumped_config_reads_back(tmp_path_factory: pytest.TempPathFactory, st
 def test_budgets_are_known_names() -> None:
     for table in load_budgets().values():
         assert set(table) <= set(BUDGETS)
+
+
+def test_aliases_are_counted_as_what_they_stand_for(tmp_path: Path) -> None:
+    file = tmp_path / "config.yaml"
+    file.write_text("a: &a {x: [1, 2]}\nb: [*a, *a]\n")
+    assert read_yaml(file) == {"a": {"x": [1, 2]}, "b": [{"x": [1, 2]}] * 2}
+    levels = [f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 10)}]\n" for i in range(1, 10)]
+    file.write_text("a0: &a0 [x, x]\n" + "".join(levels))  # two billion values in ten lines
+    with pytest.raises(ConfigError, match=r"line 6.* more than 100,000 values"):
+        read_yaml(file)

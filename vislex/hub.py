@@ -140,10 +140,21 @@ def check_folder(folder: str | Path) -> None:
         check_plain(config, path.name, 0)
         _check_file_names(config.get("chat_template"), f"{path.name}: chat_template")  # saved as files of these names
     for path in sorted(Path(folder).glob("*.index.json")):
-        places = _read_object(path).get("weight_map")
-        if not isinstance(places, dict):
-            raise CheckpointError(f"'{path}' says of no weight where it lies; the checkpoint is damaged")
-        _check_file_names({str(name): None for name in places.values()}, f"{path.name}: weight_map")
+        indexed_files(path)
+
+
+def indexed_files(index: Path) -> list[str]:
+    """Names of the weight files of an index, sorted.
+
+    Raises:
+        CheckpointError: If it is no index, or one leads out of its folder.
+    """
+    places = _read_object(index).get("weight_map")
+    if not isinstance(places, dict):
+        raise CheckpointError(f"'{index}' says of no weight where it lies; the checkpoint is damaged")
+    names = {str(name): None for name in places.values()}
+    _check_file_names(names, f"{index.name}: weight_map")
+    return sorted(names)
 
 
 def check_weights(tensors: Mapping[str, Tensor], where: str | Path) -> None:

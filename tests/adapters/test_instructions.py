@@ -122,3 +122,19 @@ def test_a_packed_batch_has_the_loss_of_a_padded_one(make_vlm: Make, attention: 
     torch.testing.assert_close(output.loss, padded.loss, rtol=1e-5, atol=1e-6)
     with pytest.raises(ConfigError, match="does not fit into pack_length=3"):
         bank.packed(chosen, counts, length=3)
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"messages": [1]},
+        {"messages": [{"role": "user", "content": ["a"]}]},
+        {"texts": ["a"]},
+        {"texts": [], "images": 3},
+        {"texts": [], "images": "a.png"},
+        {1: 2},
+    ],
+)
+def test_rows_of_chat_data_sets_of_another_shape(row: dict[Any, Any]) -> None:
+    with pytest.raises(DataError, match="a row: "):
+        from_messages(row)

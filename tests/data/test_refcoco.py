@@ -228,6 +228,24 @@ def test_a_large_number_of_a_value_fills_no_memory(tmp_path: Path) -> None:
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 100_000  # KiB
 
 
+def test_a_byte_array_that_is_not_there_fills_no_memory(tmp_path: Path) -> None:
+    file = tmp_path / "refs(unc).p"
+    file.write_bytes(b"\x80\x05\x96" + (2**31).to_bytes(8, "little") + b"ab.")
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(DataError, match="damaged or no pickle"):
+        read_plain_pickle(file)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 100_000  # KiB
+
+
+@pytest.mark.parametrize("field", ["split", "image_id"])
+def test_references_of_another_form(root: Path, field: str) -> None:
+    (root / "refcoco" / "refs(unc).p").write_bytes(
+        pickle.dumps([{**ref(1, 7, "val", "dog"), field: {"a": 1}}], protocol=2)
+    )
+    with pytest.raises(DataError, match="not of RefCOCO's form"):
+        load_suite("refcoco", "segmentation", split="val", root=root)
+
+
 def compress(lengths: list[int]) -> str:
     """COCO's compressed run lengths, written independently: differences two back, five bits a character."""
     text = ""
@@ -279,6 +297,10 @@ def test_polygons_are_joined() -> None:
         ({"size": [8, 10], "counts": [81, -1]}, "no whole numbers"),
         ({"size": [8, 10], "counts": "é"}, "hold the character"),
         ({"size": [8, 10], "counts": "X"}, "are cut off"),
+        ({"size": None, "counts": [80]}, "are for None"),
+        ({"size": 8, "counts": [80]}, "are for 8"),
+        ({"size": [8, 10], "counts": "o" * 1_000_000}, "more than 60 bits"),
+        ([[10**400, 2, 3, 4, 5, 6]], "no list of pairs"),
     ],
 )
 def test_segmentations_that_are_none(segmentation: Any, reason: str) -> None:

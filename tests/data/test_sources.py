@@ -12,7 +12,7 @@ from PIL import Image
 
 from vislex.data import load_suite
 from vislex.data.paths import check_relative, safe_join
-from vislex.data.schemas import COLUMNS, check_columns
+from vislex.data.schemas import COLUMNS, caption_dataset, check_columns
 from vislex.errors import ConfigError, DataError, ImageError, VislexError
 
 
@@ -155,7 +155,20 @@ def test_own_folder(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["/etc/passwd", "../x.png", "a/../../x.png", "C:/x.png", "a\\b.png", "~/x", "", "a\0b"]
+    "name",
+    [
+        "/etc/passwd",
+        "../x.png",
+        "a/../../x.png",
+        "C:/x.png",
+        "a\\b.png",
+        "~/x",
+        "",
+        "a\0b",
+        "\ud800",
+        "x" * 256,
+        "é" * 128,
+    ],
 )
 def test_paths_that_leave_the_folder_are_refused(tmp_path: Path, name: str) -> None:
     with pytest.raises(DataError):
@@ -163,6 +176,23 @@ def test_paths_that_leave_the_folder_are_refused(tmp_path: Path, name: str) -> N
     _folder(tmp_path, [{"id": "x", "file_name": name, "caption": "c"}])
     with pytest.raises(DataError):
         load_suite(str(tmp_path))
+
+
+@pytest.mark.parametrize("value", ["\ud800", ["a"], 2**70])
+def test_a_field_of_another_kind_of_value_is_told(tmp_path: Path, value: Any) -> None:
+    rows = [{"id": str(i), "file": "a.png", "captions": ["a"], "more": more} for i, more in enumerate([1, value])]
+    with pytest.raises(DataError, match="rows: a field holds another kind of value"):
+        caption_dataset(rows, tmp_path, source="rows")
+
+
+def test_a_line_of_flickr30k_that_was_cut_is_told(tmp_path: Path) -> None:
+    _image(tmp_path / "flickr30k-images" / "7.jpg")
+    (tmp_path / "flickr_annotations_30k.csv").write_text('raw,sentids,split,filename,img_id\n"[""a""]"\n')
+    with pytest.raises(ConfigError, match="has no split 'val'"):
+        load_suite("flickr30k", split="val", root=tmp_path)
+    (tmp_path / "flickr_annotations_30k.csv").write_text("sentids,raw\n1\n")
+    with pytest.raises(DataError, match="damaged or of another form"):
+        load_suite("flickr30k", split="val", root=tmp_path)
 
 
 def test_links_out_of_the_folder_are_refused(tmp_path: Path) -> None:

@@ -76,3 +76,20 @@ def test_coco35l(tmp_path: Path, tiny_sources: Any) -> None:
     (tmp_path / "dataset_coco.json").write_text(json.dumps({"images": []}))
     with pytest.raises(ConfigError):
         load_suite("coco35l", split="val", root=tmp_path)
+
+
+def test_lists_of_another_form(tmp_path: Path, tiny_sources: Any) -> None:
+    tiny_sources.scicap(tmp_path / "scicap")
+    (listing,) = (tmp_path / "scicap").rglob("Test/file_idx.json")
+    for names, reason in (
+        (7, "a list of file names"),
+        (["\0.png"], "is no file name"),
+        (["\ud800.png"], "is no file name"),
+    ):
+        listing.write_text(json.dumps(names))
+        with pytest.raises(DataError, match=reason):
+            load_suite("scicap", split="test", root=tmp_path / "scicap")
+    tiny_sources.msvd(tmp_path / "msvd")
+    (tmp_path / "msvd" / "youtube_mapping.txt").write_bytes(b"\xff vid1301\n")
+    with pytest.raises(DataError, match="not UTF-8 text"):
+        load_suite("msvd", "vqa", split="test", root=tmp_path / "msvd")

@@ -162,6 +162,12 @@ def test_scienceqa_gives_what_its_scorer_takes(tmp_path: Path) -> None:
         ("textvqa", "TextVQA_0.5.1_train.json", [], "not of TextVQA's form"),
         ("vizwiz", "train.json", [{"image": "a.jpg"}], "not of VizWiz's form"),
         (
+            "scienceqa",
+            "problems.json",
+            {"3": {"question": "?", "choices": ["a"], "answer": "a", "image": "a.png"}},
+            "not of ScienceQA's form",
+        ),
+        (
             "gqa",
             "train_balanced_questions.json",
             {"1": {"question": 3, "imageId": "n", "answer": "a"}},
@@ -175,6 +181,7 @@ def test_scienceqa_gives_what_its_scorer_takes(tmp_path: Path) -> None:
 def test_files_of_another_form(name: str, file: str, document: Any, reason: str, tmp_path: Path) -> None:
     write_json(tmp_path / file, document)
     write_json(tmp_path / "v2_mscoco_train2014_annotations.json", {"annotations": []})
+    write_json(tmp_path / "pid_splits.json", {"train": ["3"]})
     write_image(tmp_path / "images" / "n.jpg")
     with pytest.raises(VislexError, match=reason) as error:
         load_suite(name, "vqa", root=tmp_path)

@@ -16,6 +16,7 @@ from torch.nn import functional as F
 
 from vislex.diffusion.objectives import NoiseDraw, ReconstructionObjective
 from vislex.diffusion.t2i import TextToImage, load_t2i
+from vislex.diffusion.t2i.folder import folder_digest
 from vislex.errors import CheckpointError, ConfigError, SpecError, UnknownNameError
 from vislex.listing import list_t2i
 
@@ -269,6 +270,20 @@ def test_bad_folders_are_refused(tiny_t2i: Build, tmp_path: Path) -> None:
     edit(folder, "model_index.json", lambda index: index.update(unet=["acme", "UNet"]))
     with pytest.raises(CheckpointError, match="unet is a 'UNet', but StableDiffusion takes UNet2DConditionModel"):
         load_t2i(folder)
+    index = broken("index") / "unet" / "diffusion_pytorch_model.safetensors.index.json"
+    for content in (
+        {"weight_map": [1]},
+        {"weight_map": {"a": "../../secret"}},
+        {"weight_map": {"a": "gone.safetensors"}},
+    ):
+        index.write_text(json.dumps(content))
+        with pytest.raises(
+            CheckpointError, match=r"where it lies|leads out of the folder|gone\.safetensors' cannot be read"
+        ):
+            folder_digest(index.parents[1])
+    (index.parents[1] / "model_index.json").write_text("[" * 100_000)
+    with pytest.raises(CheckpointError, match="cannot be read"):
+        load_t2i(index.parents[1])
     folder = broken("prediction")
     edit(folder, "scheduler/scheduler_config.json", lambda config: config.update(prediction_type="trigflow"))
     with pytest.raises((ConfigError, CheckpointError), match="trigflow"):

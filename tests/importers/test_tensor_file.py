@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import re
 from pathlib import Path
 from typing import Any
 
@@ -100,3 +101,37 @@ def test_prefixes_come_off_only_if_all_names_have_them(tmp_path: Path) -> None:
 def test_layers_are_counted_by_their_highest_number() -> None:
     assert count_layers(["x.0.a", "x.10.a", "x.two.a", "y.12.a"], "x.") == 11
     assert count_layers(["y.12.a"], "x.") == 0
+
+
+@pytest.mark.parametrize(
+    "tensor",
+    [torch.eye(2).to_sparse(), torch.ones(2, device="meta"), torch.ones(1).expand(2**40),
+     torch.quantize_per_tensor(torch.ones(2), 0.1, 0, torch.qint8)],
+)  # fmt: skip
+def test_what_looks_like_a_tensor_and_is_none(tmp_path: Path, tensor: torch.Tensor) -> None:
+    torch.save({"weight": tensor}, tmp_path / "model.pt")
+    for read in (read_state_dict, lambda path: read_vector(path, "mean", 2)):
+        with pytest.raises(CheckpointError, match=r"no plain tensor|1,099,511,627,776 values"):
+            read(tmp_path / "model.pt")
+
+
+def test_a_header_that_asks_for_memory_or_is_no_python(tmp_path: Path) -> None:
+    file = tmp_path / "mean.npy"
+    np.save(file, np.ones(3))
+    good = file.read_bytes()
+    for old, new in ((b"(3,), }" + b" " * 12, b"(3000000000000,), }"), (b"(3,), }", b"(3,), ({"[:7])):
+        file.write_bytes(good.replace(old, new))
+        assert file.read_bytes() != good
+        with pytest.raises(CheckpointError, match="damaged or no file of tensors"):
+            read_vector(file, "mean", 3)
+
+
+def test_a_storage_that_is_not_there(tmp_path: Path) -> None:
+    """torch answers with an AssertionError."""
+    file = tmp_path / "model.pt"
+    torch.save({"a": torch.ones(2)}, file, _use_new_zipfile_serialization=False)
+    key = re.search(rb"X\x0e\x00\x00\x00(\d{14})q", good := file.read_bytes())
+    assert key is not None
+    file.write_bytes(good.replace(key[1], b"1" * 14, 1))
+    with pytest.raises(CheckpointError, match="damaged or no file of tensors"):
+        read_state_dict(file)

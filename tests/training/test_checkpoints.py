@@ -70,7 +70,7 @@ def test_a_torn_checkpoint_is_passed_over_with_a_word(make_trainer: Make, caplog
     (newest / "optimizer.pt").unlink()
     (newest / "model.safetensors").unlink()
     assert "is missing" in str(find_fault(newest))
-    for broken in ("{", "[1]", '{"a": 3}', "{}"):
+    for broken in ("{", "[1]", '{"a": 3}', "{}", "[" * 100_000, '{"a": {"bytes": 1e999}}'):
         (older / "manifest.json").write_text(broken)
         assert "manifest.json" in str(find_fault(older))
     (older / "manifest.json").unlink()

@@ -156,3 +156,42 @@ def test_a_split_is_a_suite_for_validation(tmp_path: Path) -> None:
     assert rows.with_format(None)["captions"][:2] == [["pair 0"], ["pair 1"]]
     assert rows[3]["image"].getpixel((0, 0))[0] == 3
     assert len(rows) == 4
+
+
+def test_damage_that_shows_when_a_row_is_read_is_told(tmp_path: Path) -> None:
+    write_parquet(tmp_path)
+    file = sorted(tmp_path.rglob("*.parquet"))[0]
+    whole = file.read_bytes()
+    file.write_bytes(whole[:4] + b"\xff" * 40 + whole[44:])  # the footer is good, the first page is not
+    with pytest.raises(DataError, match="is no whole parquet file"):
+        ShardedPairs(tmp_path).read([0])
+
+
+@pytest.mark.parametrize(
+    ("headers", "reason"),
+    [
+        (
+            {"GNU.sparse.major": "0", "GNU.sparse.minor": "1", "GNU.sparse.map": "a"},
+            "is no whole tar file: invalid lit",
+        ),
+        ({"GNU.sparse.size": "99999999"}, "ends in the middle"),
+        ({"size": "-9"}, "is no whole tar file|ends in the middle"),
+    ],
+)
+def test_headers_of_a_tar_that_lie_are_told(headers: dict[str, str], reason: str, tmp_path: Path) -> None:
+    with tarfile.open(tmp_path / "train-0.tar", "w", format=tarfile.PAX_FORMAT) as tar:
+        for name, data in (("1.png", png(3)), ("1.txt", b"a dog")):
+            member = tarfile.TarInfo(name)
+            member.size = len(data)
+            member.pax_headers = headers
+            tar.addfile(member, io.BytesIO(data))
+    with pytest.raises(DataError, match=reason):
+        ShardedPairs(tmp_path)
+
+
+def test_a_caption_nested_too_deeply_is_told(tmp_path: Path) -> None:
+    with tarfile.open(tmp_path / "train-0.tar", "w") as tar:
+        add(tar, "1.png", png(3))
+        add(tar, "1.json", b"[" * 100_000)
+    with pytest.raises(DataError, match="its JSON is damaged"):
+        ShardedPairs(tmp_path).read([0])

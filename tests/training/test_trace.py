@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 from pathlib import Path
 from typing import Any
 
@@ -177,6 +178,8 @@ def test_calibration_runs_real_steps_and_is_remembered(tmp_path: Path) -> None:
     assert again.call == rates.call
     made = plan(rates=again)
     assert made.seconds[0] == made.seconds[1] > 0
-    (tmp_path / "bad.json").write_text("{}")
-    with pytest.raises(DataError, match="--calibrate"):
-        read_rates(tmp_path / "bad.json")
+    huge = json.dumps({"operators": {"aten::mm": [10**400]}, "kinds": {}})
+    for bad in ("{}", "[" * 100_000, huge):
+        (tmp_path / "bad.json").write_text(bad)
+        with pytest.raises(DataError, match="--calibrate"):
+            read_rates(tmp_path / "bad.json")

@@ -13,6 +13,8 @@ from vislex.segmentation.contour import fill_rings
 
 __all__ = ["OpenMasks", "decode_segmentation", "parse_counts"]
 
+_MOST_BITS = 60
+
 
 class OpenMasks(OpenImages):
     """As ``OpenImages``, and adds ``mask`` bool[H, W] in the place of ``segmentation``, ``height`` and ``width``.
@@ -63,7 +65,7 @@ def decode_segmentation(segmentation: Any, size: tuple[int, int], where: str) ->
     for polygon in polygons:
         try:
             corners = np.asarray(polygon, dtype=np.float64).reshape(-1, 2)[:, ::-1]
-        except (TypeError, ValueError) as error:
+        except (TypeError, ValueError, OverflowError) as error:
             raise DataError(f"{where}: a polygon is no list of pairs of numbers") from error
         if len(corners) < 3 or not np.isfinite(corners).all():
             raise DataError(f"{where}: a polygon has {len(corners)} corners; at least three finite ones are needed")
@@ -73,7 +75,7 @@ def decode_segmentation(segmentation: Any, size: tuple[int, int], where: str) ->
 
 def _runs(segmentation: dict[str, Any], size: tuple[int, int], where: str) -> np.ndarray:
     counts = segmentation.get("counts")
-    if list(segmentation.get("size", ())) != list(size):
+    if segmentation.get("size") not in (list(size), size):
         raise DataError(f"{where}: its run lengths are for {segmentation.get('size')}, its image is {list(size)}")
     lengths = parse_counts(counts, where) if isinstance(counts, str) else counts
     if not isinstance(lengths, list) or not all(isinstance(n, int) and n >= 0 for n in lengths):
@@ -96,6 +98,8 @@ def parse_counts(text: str, where: str = "an annotation") -> list[int]:
         bits = ord(character) - 48
         if not 0 <= bits < 64:
             raise DataError(f"{where}: its run lengths hold the character {character!r}")
+        if shift > _MOST_BITS:  # a text without an end to a number would make one of millions of digits
+            raise DataError(f"{where}: a run length has more than {_MOST_BITS} bits")
         value |= (bits & 31) << shift
         shift += 5
         if not bits & 32:

@@ -71,13 +71,15 @@ def _read_table(annotations: Path, split: str, finder: ImageFinder) -> Iterator[
         with annotations.open(encoding="utf-8-sig", newline="") as stream:
             if annotations.name == "flickr_annotations_30k.csv":
                 for row in csv.DictReader(stream):
-                    captions[row["filename"]] = json.loads(row["raw"])
-                    splits[row["filename"]] = row["split"]
+                    name = str(row["filename"])
+                    captions[name], splits[name] = json.loads(row["raw"]), str(row["split"])
             else:
                 separator = "|" if annotations.suffix == ".csv" else "\t"
                 for number, line in enumerate(stream, 1):
                     _add_line(captions, line, separator, number, annotations)
-    except (UnicodeDecodeError, KeyError, csv.Error, json.JSONDecodeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError, csv.Error) as error:
+        if isinstance(error, DataError):
+            raise
         raise DataError(f"{annotations}: damaged or of another form: {type(error).__name__} {error}") from error
     known = set(splits.values()) or {"all"}
     if split not in known:

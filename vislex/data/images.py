@@ -177,18 +177,17 @@ def _formats() -> tuple[str, ...]:
 
 
 def _read_bytes(file: Path, max_bytes: int) -> bytes:
-    if file.is_dir():
-        raise ImageError(f"'{file}' is a folder, not an image file")
-    if not file.exists():
-        raise ImageError(f"no such image file: '{file}'")
-    if not file.is_file():
-        raise ImageError(f"'{file}' is not a regular file")
     try:
+        if file.is_dir():
+            raise ImageError(f"'{file}' is a folder, not an image file")
+        if not file.exists():
+            raise ImageError(f"no such image file: '{file}'")
+        if not file.is_file():
+            raise ImageError(f"'{file}' is not a regular file")
         with file.open("rb") as stream:
-            data = stream.read(max_bytes + 1)
-    except OSError as error:
+            return stream.read(max_bytes + 1)
+    except OSError as error:  # a name that is too long, too
         raise ImageError(f"cannot read '{file}': {error.strerror}") from error
-    return data
 
 
 def _check_size(image: Image.Image, name: str, max_pixels: int, max_frames: int) -> None:

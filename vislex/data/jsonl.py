@@ -221,14 +221,16 @@ def _lines(file: Path) -> Iterator[tuple[int, bytes]]:
 
 
 def _open(file: Path) -> BinaryIO:
-    if file.is_dir():
-        raise DataError(f"'{file}' is a folder, not a file")
     try:
-        return file.open("rb")
+        if not file.is_dir():
+            return file.open("rb")
     except FileNotFoundError as error:
         raise DataError(f"no such file: '{file}'") from error
     except OSError as error:
         raise DataError(f"cannot read '{file}': {error.strerror}") from error
+    except ValueError as error:  # a NUL or a lone surrogate in its name
+        raise DataError(f"{str(file)!r} is no file name: {error}") from error
+    raise DataError(f"'{file}' is a folder, not a file")
 
 
 def _end_of_last_line(file: Path) -> int:

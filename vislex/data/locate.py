@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 from vislex.data.paths import check_relative
 from vislex.errors import ConfigError, DataError, did_you_mean
@@ -60,9 +61,9 @@ def is_hub_id(root: str | Path) -> bool:
     )
 
 
-def unknown_split(name: str, split: str, known: Iterable[str]) -> ConfigError:
+def unknown_split(name: str, split: str, known: Iterable[Any]) -> ConfigError:
     """The error for a split that a source does not have."""
-    listed = sorted(set(known))
+    listed = sorted(set(map(str, known)))
     return ConfigError(
         f"data set '{name}' has no split '{split}'{did_you_mean(split, listed)} It has {', '.join(listed) or 'none'}"
     )

@@ -62,7 +62,11 @@ def _names(folder: Path) -> dict[str, str]:
     if not found:
         return {}
     names = {}
-    for number, line in enumerate(found[0].read_text(encoding="utf-8").splitlines(), 1):
+    try:
+        lines = found[0].read_text(encoding="utf-8").splitlines()
+    except ValueError as error:
+        raise DataError(f"{found[0]}: not UTF-8 text: {error}") from error
+    for number, line in enumerate(lines, 1):
         words = line.split()
         if words and len(words) != 2:
             raise DataError(f"{found[0]}, line {number}: expected a name and a number (vid1201), got '{line[:60]}'")

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
 from vislex.errors import DataError
 
 __all__ = ["check_relative", "safe_join"]
+
+_MOST_BYTES = 255  # of a name on every file system in use
 
 
 def check_relative(name: str, where: str = "a data file") -> str:
@@ -17,9 +20,16 @@ def check_relative(name: str, where: str = "a data file") -> str:
         where: What an error names, e.g. "rows.jsonl:3".
 
     Raises:
-        DataError: If it is empty, absolute (here or on Windows), holds "..", a backslash or a NUL.
+        DataError: If it is empty, absolute (here or on Windows), too long, holds "..", a backslash, a NUL, or
+            characters that no file name has.
     """
     windows = PureWindowsPath(name)
+    try:
+        longest = max(len(os.fsencode(part)) for part in name.split("/"))
+    except UnicodeEncodeError as error:
+        raise DataError(f"{where}: path {name!r} holds characters that no file name has") from error
+    if longest > _MOST_BYTES:
+        raise DataError(f"{where}: path {name[:40]!r}... has a part of {longest:,} bytes; at most {_MOST_BYTES}")
     if not name or name != name.strip() or name in (".", "./"):
         raise DataError(f"{where}: {name!r} is no file name")
     if "\0" in name or "\\" in name:

@@ -97,7 +97,7 @@ def _rows(
     refs = read_refs(file)
     known = {ref["split"] for ref in refs}
     if split not in known:
-        raise unknown_split(name, split, map(str, known))
+        raise unknown_split(name, split, known)
     document = read_json(instances)
     try:
         images = {image["id"]: image for image in document["images"]}

@@ -31,6 +31,11 @@ def held_out_images(root: str | Path | None) -> frozenset[int]:
     return frozenset(int(ref["image_id"]) for file in kept for ref in read_refs(file) if ref["split"] != "train")
 
 
+def _is_ref(ref: Any) -> bool:
+    named = isinstance(ref, dict) and set(FIELDS) <= set(ref)
+    return named and isinstance(ref["split"], str) and isinstance(ref["image_id"], int)
+
+
 def read_refs(file: Path) -> list[Mapping[str, Any]]:
     """The references of a ``refs(BY).p``.
 
@@ -38,6 +43,6 @@ def read_refs(file: Path) -> list[Mapping[str, Any]]:
         DataError: If the file is unsafe, damaged or of another form.
     """
     refs = read_plain_pickle(file)
-    if not isinstance(refs, list) or not all(isinstance(ref, dict) and set(FIELDS) <= set(ref) for ref in refs):
+    if not isinstance(refs, list) or not all(_is_ref(ref) for ref in refs):
         raise DataError(f"{file}: not of RefCOCO's form (a list of records with {', '.join(FIELDS)})")
     return refs

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pickle
 import struct
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, ClassVar, NoReturn
 
 from vislex.errors import DataError
 
@@ -21,8 +21,13 @@ _DAMAGED = (
 class _PlainUnpickler(pickle._Unpickler):  # type: ignore[name-defined,misc]
     """Builds no object of a named class and calls nothing: that is how a pickle runs code.
 
-    It is the one written in Python: that in C makes room for as many values as a damaged file says it remembers.
+    It is the one written in Python: that in C makes room for as many values as a damaged file says it remembers. And it
+    knows no byte arrays, for which both make room before they look how many bytes there are.
     """
+
+    dispatch: ClassVar[dict[int, Any]] = {
+        code: load for code, load in pickle._Unpickler.dispatch.items() if code != pickle.BYTEARRAY8[0]
+    }
 
     def find_class(self, module: str, name: str) -> NoReturn:
         raise pickle.UnpicklingError(f"it names '{module}.{name}'")

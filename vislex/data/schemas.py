@@ -205,7 +205,7 @@ def plain_dataset(
         transform: Called with the root, gives what opens a batch.
 
     Raises:
-        DataError: If there is no row, an id repeats or a path is unsafe.
+        DataError: If there is no row, an id repeats, a path is unsafe or a value is of another kind.
     """
     from datasets import Dataset
 
@@ -221,7 +221,12 @@ def plain_dataset(
     if not listed:
         raise DataError(f"{source}: no rows for this split")
     opened = transform(str(Path(root).absolute()))
-    return Dataset.from_list(listed, features=plain_features(listed[0])).with_transform(opened)
+    try:
+        dataset = Dataset.from_list(listed, features=plain_features(listed[0]))
+    except (ValueError, TypeError, OverflowError) as error:  # those of pyarrow are these
+        reason = next(iter(str(error).splitlines()), type(error).__name__)
+        raise DataError(f"{source}: a field holds another kind of value than in the first row: {reason}") from error
+    return dataset.with_transform(opened)
 
 
 def plain_features(row: Mapping[str, Any]) -> Features:

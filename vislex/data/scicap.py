@@ -64,9 +64,11 @@ def load(
         (base / "SciCap-Caption-All" / case for case in cases if (base / "SciCap-Caption-All" / case).is_dir()), base
     )
     finder = ImageFinder(base, [f"SciCap-{kind}-Subfig-Img/{case}" for case in cases])
-    names = read_json(listing)[:size]
+    names = read_json(listing)
+    if not isinstance(names, list):
+        raise DataError(f"{listing}: not of SciCap's form (a list of file names)")
     rows: list[dict[str, Any]] = []
-    for name in names:
+    for name in names[:size]:
         file = captions / f"{Path(str(name)).stem}.json"
         try:
             caption = read_json(file)[CAPTION]["caption"]

@@ -62,7 +62,9 @@ def load(
             if entry.get("image"):
                 file = finder(f"{identity}/{entry['image']}", f"{problems}, question {identity}")
                 rows.append({"id": str(identity), "file": file, **_row(entry)})
-    except (KeyError, TypeError, IndexError, AttributeError) as error:
+    except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
+        if isinstance(error, DataError):
+            raise
         raise DataError(f"{problems}: not of ScienceQA's form (ID -> question, choices, answer): {error}") from error
     finder.check(str(problems))
     return vqa_dataset(rows, folder, source=str(problems), size=size)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 import struct
+import tokenize
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -25,8 +26,11 @@ _STATE_DICTS = (*_TORCH, ".safetensors")
 _VECTORS = (*_STATE_DICTS, ".npy")
 _NESTED = ("model", "state_dict", "model_state_dict", "module")
 _PREFIXES = ("module.", "model.")
-# What damaged files raise in torch's reader, beside what it raises on purpose.
-_DAMAGED = (RuntimeError, EOFError, ValueError, KeyError, IndexError, AttributeError, TypeError, struct.error)
+# What damaged files raise in the readers of torch and numpy, beside what these raise on purpose.
+_DAMAGED = (
+    OSError, RuntimeError, EOFError, ValueError, LookupError, AttributeError, TypeError, ArithmeticError,
+    AssertionError, MemoryError, SyntaxError, struct.error, tokenize.TokenError,
+)  # fmt: skip
 
 
 def read_state_dict(path: str | Path) -> dict[str, Tensor]:
@@ -51,6 +55,7 @@ def read_state_dict(path: str | Path) -> dict[str, Tensor]:
             raise CheckpointError(
                 f"'{path}' holds no plain state dict: '{name}' is a {type(value).__name__}; save model.state_dict()"
             )
+        _check_plain(value, f"'{path}': '{name}'")
     tensors = {str(name): value.detach() for name, value in state.items()}
     check_weights(tensors, path)
     for prefix in _PREFIXES:
@@ -76,6 +81,7 @@ def read_vector(path: str | Path, what: str, width: int) -> Tensor:
     if not isinstance(value, Tensor):
         held = f"{len(value)} entries" if isinstance(value, Mapping) else f"a {type(value).__name__}"
         raise CheckpointError(f"the {what} '{path}' holds {held}; it must hold one tensor")
+    _check_plain(value, f"the {what} '{path}'")
     if value.numel() != width:
         raise CheckpointError(
             f"the {what} '{path}' has {value.numel()} values, but the latents of this checkpoint have {width}; give "
@@ -85,6 +91,17 @@ def read_vector(path: str | Path, what: str, width: int) -> Tensor:
     if not bool(vector.isfinite().all()):
         raise CheckpointError(f"the {what} '{path}' has values that are not finite; it is damaged")
     return vector
+
+
+def _check_plain(tensor: Tensor, where: str) -> None:
+    """Refuses sparse, quantized and empty shells of tensors, and a few bytes that are shown as billions of values."""
+    if tensor.layout is not torch.strided or tensor.is_meta or tensor.is_quantized or tensor.is_nested:
+        raise CheckpointError(f"{where} is no plain tensor, whose values lie in the file one by one; save it as one")
+    if tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes():
+        raise CheckpointError(
+            f"{where} has {tensor.numel():,} values, but bytes of {tensor.untyped_storage().nbytes()} in the file; "
+            "save it .contiguous()"
+        )
 
 
 def _read(path: Path, suffixes: tuple[str, ...]) -> Any:
@@ -97,7 +114,8 @@ def _read(path: Path, suffixes: tuple[str, ...]) -> Any:
         if suffix == ".safetensors":
             return load_file(path)
         if suffix == ".npy":
-            return torch.from_numpy(np.load(path, allow_pickle=False))
+            # Mapped first: numpy would make room for as many values as the header says there are.
+            return torch.from_numpy(np.array(np.load(path, mmap_mode="r", allow_pickle=False)))
         return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise CheckpointError(

@@ -21,6 +21,7 @@ import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from vislex.data.jsonl import read_json
 from vislex.errors import DataError
 from vislex.training.costs import Cost, operator_cost
 from vislex.training.files import write_whole
@@ -164,11 +165,11 @@ def read_rates(path: Path) -> Rates:
         DataError: If it is something else.
     """
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
+        values = read_json(path)
         for name in ("operators", "kinds"):
             values[name] = {key: tuple(map(float, terms)) for key, terms in values[name].items()}
         return Rates(**values)
-    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+    except (ValueError, TypeError, KeyError, AttributeError, OverflowError) as error:
         raise DataError(f"'{path}' holds no rates of a machine ({error}); measure again with --calibrate") from error
 
 

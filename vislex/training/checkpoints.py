@@ -120,7 +120,7 @@ def find_fault(checkpoint: Path) -> str | None:
         known = {str(name): (int(entry["bytes"]), str(entry["sha256"])) for name, entry in manifest.items()}
     except FileNotFoundError:
         return f"it has no {FILE}"
-    except (OSError, ValueError, TypeError, KeyError, AttributeError):
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError, OverflowError):
         return f"its {FILE} cannot be read"
     if TRAINER_STATE_NAME not in known:
         return f"its {FILE} names no {TRAINER_STATE_NAME}"

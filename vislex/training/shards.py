@@ -14,6 +14,7 @@ import os
 import tarfile
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -36,6 +37,11 @@ IMAGE_COLUMNS = ("image", *IMAGE_ENDS)
 CAPTION_COLUMNS = ("captions", "caption", "text", "txt")
 ENOUGH = 1000  # images read before the share of bad ones is judged
 TRIES = 16
+# What damaged files make tarfile and pyarrow raise, beside what these raise on purpose.
+_DAMAGED = (
+    OSError, ValueError, LookupError, TypeError, AttributeError, ArithmeticError, NotImplementedError, RecursionError,
+    MemoryError,
+)  # fmt: skip
 
 logger = logging.getLogger(__name__)
 
@@ -236,20 +242,24 @@ class _Table:
 
     def __init__(self, unit: _Unit) -> None:
         self.path = unit.path
-        with pq.ParquetFile(unit.path) as file:
+        with _reading(unit.path, "parquet"), pq.ParquetFile(unit.path) as file:
             names = file.schema_arrow.names
             self.columns = [_column(unit.path, names, wanted) for wanted in (IMAGE_COLUMNS, CAPTION_COLUMNS)]
             self.table = file.read_row_group(unit.group, columns=self.columns)
 
     def image(self, place: int) -> bytes:
-        value = self.table[self.columns[0]][place].as_py()
+        value = self._value(0, place)
         value = value.get("bytes") if isinstance(value, dict) else value
         if not isinstance(value, bytes):
             raise DataError(f"{self.path}, row {place}: the image column holds no bytes")
         return value
 
     def texts(self, place: int) -> list[str]:
-        return _texts(self.table[self.columns[1]][place].as_py(), f"{self.path}, row {place}")
+        return _texts(self._value(1, place), f"{self.path}, row {place}")
+
+    def _value(self, column: int, place: int) -> Any:
+        with _reading(self.path, "parquet"):
+            return self.table[self.columns[column]][place].as_py()
 
 
 def load(
@@ -317,14 +327,26 @@ def _units(path: Path) -> Iterator[_Unit]:
     if path.suffix == ".tar":
         yield _Unit(path, len(_tar_places(path)))
         return
+    with _reading(path, "parquet"), pq.ParquetFile(path) as file:
+        for wanted in (IMAGE_COLUMNS, CAPTION_COLUMNS):
+            _column(path, file.schema_arrow.names, wanted)
+        for group in range(file.num_row_groups):
+            rows = file.metadata.row_group(group).num_rows
+            if not 0 <= rows < 2**31:
+                raise DataError(f"'{path}' says that its row group {group} has {rows} rows; it is damaged")
+            yield _Unit(path, rows, group)
+
+
+@contextmanager
+def _reading(path: Path, kind: str) -> Iterator[None]:
+    """Turns what damaged files make their readers raise into one line."""
     try:
-        with pq.ParquetFile(path) as file:
-            for wanted in (IMAGE_COLUMNS, CAPTION_COLUMNS):
-                _column(path, file.schema_arrow.names, wanted)
-            for group in range(file.num_row_groups):
-                yield _Unit(path, file.metadata.row_group(group).num_rows, group)
-    except (OSError, ValueError) as error:  # pyarrow's errors are these
-        raise DataError(f"'{path}' is no whole parquet file: {error}") from error
+        yield
+    except DataError:
+        raise
+    except (tarfile.TarError, *_DAMAGED) as error:
+        reason = next(iter(str(error).strip().splitlines()), "") or type(error).__name__
+        raise DataError(f"'{path}' is no whole {kind} file: {reason}") from error
 
 
 def _tar_places(path: Path) -> np.ndarray:
@@ -349,26 +371,23 @@ def _scan(path: Path) -> Iterator[tuple[int, int, int, int, int]]:
     name, size = "", path.stat().st_size
     image: tuple[int, int] | None = None
     texts: dict[str, tuple[int, int]] = {}
-    try:
-        with tarfile.open(path, mode="r:") as tar:
-            for member in tar:
-                if not member.isfile():
-                    continue
-                folder, _, base = member.name.rpartition("/")
-                stem, _, end = base.partition(".")
-                if (key := f"{folder}/{stem}") != name:
-                    yield from _pair_of(image, texts)
-                    name, image, texts = key, None, {}
-                place = (member.offset_data, member.size)
-                if sum(place) > size:
-                    raise DataError(f"'{path}' ends in the middle of its member '{member.name}'")
-                if end.lower() in IMAGE_ENDS:
-                    image = place
-                elif end.lower() in TEXT_ENDS:
-                    texts[end.lower()] = place
-        yield from _pair_of(image, texts)
-    except tarfile.TarError as error:
-        raise DataError(f"'{path}' is no whole tar file: {error}") from error
+    with _reading(path, "tar"), tarfile.open(path, mode="r:") as tar:
+        for member in tar:
+            if not member.isfile():
+                continue
+            folder, _, base = member.name.rpartition("/")
+            stem, _, end = base.partition(".")
+            if (key := f"{folder}/{stem}") != name:
+                yield from _pair_of(image, texts)
+                name, image, texts = key, None, {}
+            place = (member.offset_data, member.size)
+            if member.size < 0 or sum(place) > size:
+                raise DataError(f"'{path}' ends in the middle of its member '{member.name}'")
+            if end.lower() in IMAGE_ENDS:
+                image = place
+            elif end.lower() in TEXT_ENDS:
+                texts[end.lower()] = place
+    yield from _pair_of(image, texts)
 
 
 def _pair_of(
@@ -382,7 +401,7 @@ def _pair_of(
 def _captions_of_json(text: str, where: str) -> list[str]:
     try:
         values = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise DataError(f"{where}: its JSON is damaged ({error})") from error
     found = next((values[name] for name in CAPTION_COLUMNS if isinstance(values, dict) and name in values), None)
     return _texts(found, where)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from vislex.errors import CheckpointError
+from vislex.hub import indexed_files
 
 __all__ = ["INDEX", "folder_digest", "read_index", "read_json"]
 
@@ -19,13 +20,26 @@ def folder_digest(folder: Path) -> str:
     """sha256 over pipeline, prediction type and weight files of a folder."""
     index = read_index(folder)
     scheduler = read_json(folder / "scheduler" / "scheduler_config.json")
-    digest = hashlib.sha256(f"{index.get('_class_name')} {scheduler.get('prediction_type')}".encode())
+    kind = f"{index.get('_class_name')} {scheduler.get('prediction_type')}"
+    digest = hashlib.sha256(kind.encode(errors="backslashreplace"))
     for part, entry in sorted(index.items()):
-        if isinstance(entry, list) and (folder / part).is_dir() and part not in ("safety_checker", "image_encoder"):
+        if (
+            isinstance(entry, list)
+            and Path(part).name == part
+            and (folder / part).is_dir()
+            and part not in ("safety_checker", "image_encoder")
+        ):
             for file in _weight_files(folder / part):
-                with file.open("rb") as stream:
-                    digest.update(f"{part} {hashlib.file_digest(stream, 'sha256').hexdigest()}".encode())
+                digest.update(f"{part} {_file_digest(file)}".encode())
     return digest.hexdigest()
+
+
+def _file_digest(file: Path) -> str:
+    try:
+        with file.open("rb") as stream:
+            return hashlib.file_digest(stream, "sha256").hexdigest()
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"'{file}' cannot be read: {error}; the folder is incomplete or damaged") from error
 
 
 def read_index(folder: Path) -> dict[str, Any]:
@@ -37,7 +51,7 @@ def read_index(folder: Path) -> dict[str, Any]:
 def read_json(path: Path) -> dict[str, Any]:
     try:
         found = json.loads(path.read_bytes())
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise CheckpointError(f"'{path}' cannot be read: {error}; the folder is incomplete or damaged") from error
     if not isinstance(found, dict):
         raise CheckpointError(f"'{path}' holds no JSON object; the folder is damaged")
@@ -49,7 +63,6 @@ def _weight_files(folder: Path) -> Iterator[Path]:
     for stem in ("model", "diffusion_pytorch_model"):
         index = folder / f"{stem}.safetensors.index.json"
         if index.is_file():
-            names = sorted(set(read_json(index).get("weight_map", {}).values()))
-            yield from (folder / str(name) for name in names)
+            yield from (folder / name for name in indexed_files(index))
         elif (folder / f"{stem}.safetensors").is_file():
             yield folder / f"{stem}.safetensors"

@@ -32,7 +32,7 @@ from vislex.benchmarks.interleaved import interleave
 from vislex.benchmarks.noninferiority import LEAST_RATIO, quotient
 from vislex.benchmarks.options import parse_options
 from vislex.benchmarks.row_file import RowFile
-from vislex.benchmarks.trained_rows import best_of_each_seed, sweep
+from vislex.benchmarks.trained_rows import best_of_each_seed
 from vislex.benchmarks.vlm_experiment import SMOKE, Row, VlmArm, VlmExperiment
 from vislex.benchmarks.vlm_finetuning import conclude
 from vislex.benchmarks.vlm_measures import VQA, Measures, difference, paired, scores_of
@@ -114,7 +114,7 @@ class VlmBudgets:
         """Makes what is missing; gives all rows: kinds "training", "measured" and "speed"."""
         rows = []
         for arm in self.config.arms():
-            trained = list(sweep(functools.partial(self._train, arm), self.config.seeds, self.config.lrs))
+            trained = self.config.trainings(self.file, arm, self.log)
             rows += trained
             for row in best_of_each_seed(trained):
                 if arm.name != TAIL_DROP:
@@ -125,11 +125,6 @@ class VlmBudgets:
                 if row["seed"] == self.config.seeds[0]:
                     rows.append(self._timed(row))
         return rows
-
-    def _train(self, arm: VlmArm, seed: int, lr: float) -> Row:
-        row = self.config.trained(self.file, arm, seed, lr)
-        self.log(f"{arm.name}, seed {seed}, lr {lr:g}: {row['seconds']:.0f} s, {row['val']:.1%} of val answered")
-        return row
 
     def _answered(self, trained: Row, budget: int | None = None) -> Row:
         row = self.measures.answered(trained, budget=budget)

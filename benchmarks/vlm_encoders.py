@@ -20,7 +20,6 @@ it was stopped, and with more names, connectors or seeds it widens the table.
 
 from __future__ import annotations
 
-import functools
 import inspect
 import json
 from collections.abc import Callable, Sequence
@@ -36,7 +35,7 @@ from vislex.benchmarks.console_tables import print_rows
 from vislex.benchmarks.options import parse_options
 from vislex.benchmarks.row_file import RowFile
 from vislex.benchmarks.summary import UNTRAINED
-from vislex.benchmarks.trained_rows import best_of_each_seed, sweep
+from vislex.benchmarks.trained_rows import best_of_each_seed
 from vislex.benchmarks.vlm_encoder_pairs import CONTINUED, PATCHES, arm_name, conclude, encoder_pairs
 from vislex.benchmarks.vlm_experiment import SMOKE, Row, VlmArm, VlmExperiment
 from vislex.benchmarks.vlm_measures import BLIND, CAPTIONS, MAJORITY, MASK, VQA, Measures, by_group
@@ -133,14 +132,9 @@ class VlmEncoders:
         self.log(f"language model: {self.config.language_model()}; {len(arms)} arms")
         rows = [self.measures.majority()]
         for arm in arms:
-            trained = list(sweep(functools.partial(self._train, arm), self.config.seeds, self.config.lrs))
+            trained = self.config.trainings(self.file, arm, self.log)
             rows += [*trained, *(self._measured(row) for row in best_of_each_seed(trained))]
         return rows
-
-    def _train(self, arm: VlmArm, seed: int, lr: float) -> Row:
-        row = self.config.trained(self.file, arm, seed, lr)
-        self.log(f"{arm.name}, seed {seed}, lr {lr:g}: {row['seconds']:.0f} s, {row['val']:.1%} of val answered")
-        return row
 
     def _measured(self, trained: Row) -> Row:
         row = self.measures.answered(trained, (VQA, BLIND, MASK, CAPTIONS))

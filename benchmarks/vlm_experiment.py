@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -15,6 +15,7 @@ from vislex.benchmarks.host_arms import content_of_encoder
 from vislex.benchmarks.results import content_key
 from vislex.benchmarks.row_file import RowFile
 from vislex.benchmarks.summary import UNTRAINED
+from vislex.benchmarks.trained_rows import sweep
 from vislex.benchmarks.trainings import filled_config, identity, train_once
 from vislex.config import Config
 from vislex.recipes import align, lm_pretrain, sft
@@ -128,6 +129,18 @@ class VlmExperiment(Config):
         llm = self.language_model()
         name = self._name(f"{arm.encoder}-{arm.connector}-align", arm, seed)  # arms may share it
         return train_once(align.RECIPE, self.align_config(arm, llm, seed), self.folder, name).folder
+
+    def trainings(
+        self, file: RowFile, arm: VlmArm, log: Callable[[str], None], recipe: Recipe = sft.RECIPE
+    ) -> list[Row]:
+        """The rows of an arm for all seeds and learning rates; see ``sweep`` and ``trained``."""
+
+        def train(seed: int, lr: float) -> Row:
+            row = self.trained(file, arm, seed, lr, recipe)
+            log(f"{arm.name}, seed {seed}, lr {lr:g}: {row['seconds']:.0f} s, {row['val']:.1%} of val answered")
+            return row
+
+        return list(sweep(train, self.seeds, self.lrs))
 
     def trained(self, file: RowFile, arm: VlmArm, seed: int, lr: float, recipe: Recipe = sft.RECIPE) -> Row:
         """The row of an arm's two trainings, which are made if they are missing.

@@ -18,7 +18,6 @@ The same command goes on where it was stopped.
 
 from __future__ import annotations
 
-import functools
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
@@ -40,7 +39,7 @@ from vislex.benchmarks.console_tables import print_rows
 from vislex.benchmarks.noninferiority import LEAST_RATIO, quotient
 from vislex.benchmarks.options import parse_options
 from vislex.benchmarks.row_file import RowFile
-from vislex.benchmarks.trained_rows import best_of_each_seed, sweep
+from vislex.benchmarks.trained_rows import best_of_each_seed
 from vislex.benchmarks.verdicts import all_of
 from vislex.benchmarks.vlm_experiment import SMOKE, Row, VlmArm, VlmExperiment
 from vislex.benchmarks.vlm_measures import VQA, Measures, by_group, paired, scores_of
@@ -116,8 +115,7 @@ class VlmFinetuning:
         self.log(check_share(self.config, lora))
         rows = []
         for arm, recipe in ((full, sft.RECIPE), (lora, REMEMBERED)):
-            train = functools.partial(self._train, arm, recipe)
-            trained = list(sweep(train, self.config.seeds, self.config.lrs))
+            trained = self.config.trainings(self.file, arm, self.log, recipe)
             for row in best_of_each_seed(trained):
                 rows.append(self.measures.answered(row))
                 self.log(f"{arm.name}, seed {row['seed']}: {rows[-1]['scores'][VQA]:.1%} answered")
@@ -125,11 +123,6 @@ class VlmFinetuning:
                     rows.append(self._adapters(row))
             rows += trained
         return rows
-
-    def _train(self, arm: VlmArm, recipe: Recipe, seed: int, lr: float) -> Row:
-        row = self.config.trained(self.file, arm, seed, lr, recipe)
-        self.log(f"{arm.name}, seed {seed}, lr {lr:g}: {row['seconds']:.0f} s, {row['val']:.1%} of val answered")
-        return row
 
     def _adapters(self, trained: Row) -> Row:
         """What became of the adapters on the way through their folder, and through ``vislex merge``."""

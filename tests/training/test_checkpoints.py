@@ -8,6 +8,8 @@ import os
 import resource
 import shutil
 import signal
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,16 +18,16 @@ import pytest
 import torch
 from transformers import TrainerCallback
 
-from vislex.errors import CheckpointError, StoppedError
+from vislex.errors import CheckpointError, ConfigError, StoppedError
 from vislex.training.callbacks import read_log
-from vislex.training.checkpoints import check_space, find_fault, newest_whole_checkpoint
+from vislex.training.checkpoints import check_space, claimed, find_fault, newest_whole_checkpoint
 from vislex.training.trainer import PartTrainer
 
 Make = Callable[..., PartTrainer]
 
 
 def steps(folder: Path) -> list[str]:
-    return sorted(path.name for path in (folder / "checkpoints").iterdir())
+    return sorted(path.name for path in (folder / "checkpoints").iterdir() if path.name != ".lock")
 
 
 def assert_equal_weights(first: PartTrainer, second: PartTrainer) -> None:
@@ -169,6 +171,30 @@ def test_sigterm_saves_and_stops_and_the_next_run_ends_where_an_unstopped_one_do
     assert_equal_weights(whole, again)
     losses = [[e["loss"] for e in read_log(t.folder / "training.jsonl") if "loss" in e] for t in (whole, again)]
     assert losses[0] == losses[1]
+
+
+def test_two_trainings_do_not_write_into_one_folder(make_trainer: Make) -> None:
+    trainer = make_trainer()
+    with claimed(trainer.folder / "checkpoints"), pytest.raises(ConfigError, match="another training writes into"):
+        trainer.fit()
+    assert steps(trainer.folder) == []
+    trainer.fit()
+    assert steps(trainer.folder) == ["checkpoint-3", "checkpoint-6"]
+
+
+def test_a_claim_ends_with_the_process_that_was_killed(tmp_path: Path) -> None:
+    program = (
+        "import pathlib, sys, time; from vislex.training.checkpoints import claimed\n"
+        "with claimed(pathlib.Path(sys.argv[1])): print('claimed', flush=True); time.sleep(600)"
+    )
+    with subprocess.Popen([sys.executable, "-c", program, str(tmp_path)], stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == "claimed\n"
+        with pytest.raises(ConfigError), claimed(tmp_path):
+            pass
+        other.kill()
+    with claimed(tmp_path):
+        pass
 
 
 def test_a_finished_run_that_is_given_again_tells_the_same_validation(make_trainer: Make) -> None:

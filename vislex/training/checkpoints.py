@@ -6,28 +6,31 @@ renamed; older ones go only after it was read back. What a crash leaves is recog
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import shutil
 import uuid
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import ClassVar
 
+from filelock import FileLock, Timeout
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import TrainerCallback
 from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
-from vislex.errors import CheckpointError
+from vislex.errors import CheckpointError, ConfigError
 from vislex.training.files import file_digest, sync, write_whole
 
 __all__ = [
     "KeptCallback",
     "check_space",
     "checkpoint_path",
+    "claimed",
     "clean",
     "find_fault",
     "newest_whole_checkpoint",
@@ -38,6 +41,7 @@ __all__ = [
 
 FILE = "manifest.json"
 BESIDE = ".tmp-"
+CLAIM = ".lock"
 MARGIN = 2**20  # bytes of a checkpoint beside its tensors: configurations, random states, the log
 
 logger = logging.getLogger(__name__)
@@ -67,6 +71,27 @@ class KeptCallback(TrainerCallback, ABC):
     def load(self, checkpoint: Path) -> None:
         """Goes on from a checkpoint."""
         self.restore(load_file(checkpoint / self.file))
+
+
+@contextlib.contextmanager
+def claimed(folder: Path) -> Iterator[None]:
+    """Keeps a folder of checkpoints to one training; the claim ends with the process, whatever ends that.
+
+    Raises:
+        ConfigError: If another training has it.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    claim = FileLock(folder / CLAIM, blocking=False)
+    try:
+        claim.acquire()
+    except Timeout:
+        raise ConfigError(
+            f"another training writes into '{folder.parent}'; let it end, or choose another output_dir"
+        ) from None
+    try:
+        yield
+    finally:
+        claim.release()
 
 
 def checkpoint_path(folder: Path, step: int) -> Path:

@@ -30,6 +30,7 @@ from vislex.training.checkpoints import (
     KeptCallback,
     check_space,
     checkpoint_path,
+    claimed,
     clean,
     newest_whole_checkpoint,
     path_beside,
@@ -155,9 +156,15 @@ class PartTrainer(Trainer):
         Raises:
             StoppedError: If SIGTERM ended the training, which has saved where it was, or another process was lost.
             CheckpointError: If a checkpoint could not be written (a full disk); those before are as they were.
+            ConfigError: If another training writes into the same folder.
         """
         if self.settings.progress and self.is_world_process_zero():
             self.console.print(parts_table(self.plan))
+        folder = Path(self.args.output_dir)
+        with claimed(folder) if self.is_world_process_zero() else contextlib.nullcontext():
+            return self._fit(merge)
+
+    def _fit(self, merge: bool) -> dict[str, float]:
         checkpoint = self._find_checkpoint()
         if checkpoint is not None:
             for callback in self._kept:

@@ -246,8 +246,11 @@ def test_weights_of_half_the_size_load_as_float32(captioner: Captioner, tmp_path
     assert isinstance(pipe(images=image(1), text="")[0]["generated_text"], str)
 
 
-def test_a_frozen_packaged_encoder_is_saved_by_reference(tokenizer: PreTrainedTokenizerFast, tmp_path: Path) -> None:
-    encoder = create_encoder("efficientnet-lite0", pretrained=True).requires_grad_(False)
+@pytest.mark.parametrize("name", ["efficientnet-lite0", "fused:siglip-tiny+efficientnet-lite0"])
+def test_a_frozen_packaged_encoder_is_saved_by_reference(
+    name: str, tokenizer: PreTrainedTokenizerFast, tmp_path: Path
+) -> None:
+    encoder = create_encoder(name, pretrained=True).requires_grad_(False)
     captioner = build(tokenizer, encoder=encoder)
     captioner.save_pretrained(tmp_path / "reference")
     assert captioner.config.saved_by_reference("encoder")

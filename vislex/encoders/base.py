@@ -29,8 +29,8 @@ class VisionEncoderConfig(PreTrainedConfig):
     Attributes:
         name: Name under which the encoder was created, e.g. "timm:vit_small_patch16_224" or "siglip-tiny".
         spec: ``EncoderSpec.to_dict()``.
-        source: Where the weights came from: ``{"kind": "hub" | "package" | "weights" | "local", "location": str,
-            "revision": str | None, "sha256": str | None}``, or ``{"kind": "untrained", "seed": int, "revision":
+        source: Where the weights came from: ``{"kind": "hub" | "package" | "weights" | "local" | "fused", "location":
+            str, "revision": str | None, "sha256": str | None}``, or ``{"kind": "untrained", "seed": int, "revision":
             version of torch, "sha256": ...}`` for random ones; None if nothing gives them again.
     """
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from typing import Any
 
@@ -70,7 +71,9 @@ class FusedEncoder(VisionEncoder):
         names = source.split("+") if source else list(members or [])
         if len(names) < 2 or not all(names):
             raise ConfigError(f"'fused:{source}' needs two or more encoder names joined by '+'")
-        return cls.from_members([create_encoder(name, pretrained=pretrained, tiny=tiny) for name in names])
+        encoder = cls.from_members([create_encoder(name, pretrained=pretrained, tiny=tiny) for name in names])
+        encoder.config.source = _joint_source(names, encoder)
+        return encoder
 
     @classmethod
     def from_members(cls, members: Sequence[VisionEncoder]) -> FusedEncoder:
@@ -93,6 +96,15 @@ class FusedEncoder(VisionEncoder):
             pooled.append(output.pooled)
         joint = None if any(part is None for part in pooled) else torch.cat(pooled, dim=-1)
         return VisionTokens(torch.cat(tokens, dim=-1), pooled=joint)
+
+
+def _joint_source(names: Sequence[str], encoder: FusedEncoder) -> dict[str, Any] | None:
+    """``VisionEncoderConfig.source`` of members that all come from a file that is known; its digest is of theirs."""
+    digests = [(member.config.source or {}).get("sha256") for member in encoder.members]
+    if None in digests:
+        return None
+    joint = hashlib.sha256("+".join(map(str, digests)).encode()).hexdigest()
+    return {"kind": "fused", "location": "+".join(names), "revision": None, "sha256": joint}
 
 
 def _build(config: dict[str, Any]) -> VisionEncoder:

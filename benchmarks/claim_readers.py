@@ -19,7 +19,7 @@ from vislex.benchmarks.verdicts import NOT_TESTABLE, all_of
 
 __all__ = [
     "MEASURED", "Finding", "Part", "against_ar", "base", "budgets", "caching", "crossings", "encoder_pairs", "factors",
-    "finetuning", "gain", "guidance", "latent_space", "sampling", "tokens", "vlm_encoders",
+    "finetuning", "gain", "guidance", "latent_space", "portability", "sampling", "tokens", "vlm_encoders",
 ]  # fmt: skip
 
 MEASURED = "measured"  # where the figure itself is the outcome
@@ -300,6 +300,18 @@ def guidance(content: Content) -> Finding | None:
         about = f"{entry['claim']} ({entry['about']}; positive as claimed)"
         parts.append(_part(entry, about, "above 0", "subjects", unit=" points", seeds=_seeds(content)))
     return Finding(content["verdict"], parts)
+
+
+def portability(content: Content) -> Finding | None:
+    """Of ``token_portability``: what another denoiser keeps, told in each way; with all tokens it counts."""
+    if "verdict" not in content:
+        return None
+    seeds, parts = _seeds(content), []
+    for entry in content["claims"]:
+        asked = f"lower end at least {entry['margin']:g}" if entry["decides"] else ""
+        shown: dict[str, Any] = {"name": "ratio", "scale": 1, "spec": ".3f", "seeds": seeds}
+        parts.append(_part(entry, entry["about"], asked, "images", counts=entry["decides"], **shown))
+    return Finding(content["verdict"], parts, [entry["reason"] for entry in content["claims"] if "reason" in entry])
 
 
 def _quotient(entry: Content, ours: str, theirs: str) -> Part:

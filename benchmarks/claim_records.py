@@ -266,11 +266,12 @@ CLAIMS = (
         "E8b",
         "Tokens trained on one denoiser are read by another with the same text encoder",
         "Ours: tokens live in the text encoder's input space, so they should belong to it and not to one denoiser.",
-        "Denoiser B keeps at least 80 % of the factor accuracy of denoiser A, through which the tokens were trained.",
-        None,
-        None,
-        read.guidance,
-        "A benchmark that trains a second denoiser behind the same frozen text encoder.",
+        "With all tokens denoiser B keeps at least 80 % of the factor accuracy of denoiser A, through which the tokens "
+        "were trained: the lower end of the quotient's interval, paired over images. The other quotients are reported.",
+        f"{BENCHMARK}.token_portability",
+        "token_portability.json",
+        read.portability,
+        "A denoiser B that draws better or worse by itself, or tokens trained through several denoisers.",
     ),
     Claim(
         "R1",

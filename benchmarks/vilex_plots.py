@@ -8,7 +8,7 @@ from typing import Any
 
 from vislex.benchmarks.report_plots import PALETTE
 
-__all__ = ["plot_gains", "plot_guidance", "plot_thresholds", "plot_tokens"]
+__all__ = ["plot_gains", "plot_guidance", "plot_portability", "plot_thresholds", "plot_tokens"]
 
 
 def _figure(panels: int, width: float = 4.6) -> tuple[Any, Any]:
@@ -139,4 +139,29 @@ def plot_guidance(curve: Sequence[Mapping[str, Any]], path: Path) -> Path:
     by_weight.legend(frameon=False, fontsize=8)
     against.set_xlabel("% compliance with the prompt")
     against.set_ylabel("% identity of the subject")
+    return _saved(figure, path)
+
+
+def plot_portability(lines: Sequence[Mapping[str, Any]], path: Path) -> Path:
+    """What is read from the drawings of two denoisers against the number of tokens; captions and no words as lines.
+
+    Args:
+        lines: "denoiser", "told", "tokens" (None for a text), "all", "never named".
+        path: PNG file.
+    """
+    figure, panels = _figure(2)
+    for axis, name in zip(panels, ("all", "never named"), strict=True):
+        for place, denoiser in enumerate(dict.fromkeys(row["denoiser"] for row in lines)):
+            own, colour = [row for row in lines if row["denoiser"] == denoiser], PALETTE[place]
+            told = sorted((row for row in own if row["tokens"]), key=lambda row: row["tokens"])
+            shares = [100 * row[name] for row in told]
+            axis.plot([row["tokens"] for row in told], shares, marker="o", color=colour, label=denoiser)
+            for row, style in zip((row for row in own if not row["tokens"]), ("--", ":"), strict=False):
+                axis.axhline(100 * row[name], linestyle=style, color=colour, label=f"{denoiser[0]}, {row['told']}")
+        axis.set_xscale("log", base=2)
+        axis.set_xlabel("tokens")
+        axis.set_ylabel(f"% read, {name} factors")
+    figure.legend(
+        *panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=3, frameon=False, fontsize=8
+    )
     return _saved(figure, path)

@@ -24,7 +24,7 @@ import vislex.data
 from vislex.config import Config
 from vislex.data import openmoji
 from vislex.diffusion.objectives import ReconstructionObjective
-from vislex.diffusion.t2i import TextToImage
+from vislex.diffusion.t2i import TextToImage, load_t2i
 from vislex.diffusion.t2i.pixart import PixArt
 from vislex.errors import ConfigError
 from vislex.metrics.image_features import as_uint8
@@ -84,6 +84,8 @@ class T2IPretrainConfig(TrainingSettings):
         autoencoder_steps: Optimizer steps of its training.
         denoiser: Its ``patch_size`` is in latents, or in pixels without autoencoder.
         prediction: What the network predicts; the loss has the weights that ``weighting`` says in either case.
+        text_from: Folder or name of a trained model of the same family whose text encoder and tokenizer are taken and
+            stay as they are, in place of ``text``: two denoisers then read the same words, and the same soft tokens.
         text_length: Tokens of a padded prompt with special tokens; what does not fit is cut off.
         caption_dropout: Share of training images without caption, for guidance.
         density: How times are drawn.
@@ -106,6 +108,7 @@ class T2IPretrainConfig(TrainingSettings):
     denoiser: DenoiserSizes = DenoiserSizes()
     prediction: Literal["sample", "v_prediction"] = "sample"
     text: TextSizes = TextSizes()
+    text_from: str | None = None
     text_length: int = Field(64, ge=4)
     train_size: int = Field(40000, ge=1)
     val_size: int = Field(500, ge=1)
@@ -127,9 +130,12 @@ class T2IPretrainConfig(TrainingSettings):
 
 
 def build_model(
-    config: T2IPretrainConfig, tokenizer: PreTrainedTokenizerFast, vae: AutoencoderTiny | None = None
+    config: T2IPretrainConfig,
+    tokenizer: PreTrainedTokenizerFast,
+    vae: AutoencoderTiny | None = None,
+    text_encoder: T5EncoderModel | None = None,
 ) -> TextToImage:
-    """A text-to-image model with random weights, behind an autoencoder or on pixels.
+    """A text-to-image model with random weights, behind an autoencoder or on pixels; a given text encoder keeps its.
 
     Raises:
         ConfigError: If the patches do not cover the image or its latents.
@@ -141,23 +147,24 @@ def build_model(
             f"denoiser.patch_size {config.denoiser.patch_size} does not divide image_size {config.image_size}{latents}"
         )
     channels = 3 if vae is None else vae.config["latent_channels"]
-    text_encoder = T5EncoderModel(
-        T5Config(
-            vocab_size=len(tokenizer),
-            **config.text.model_dump(),
-            feed_forward_proj="gated-gelu",
-            dropout_rate=0.0,
-            pad_token_id=tokenizer.pad_token_id,
-            eos_token_id=tokenizer.sep_token_id,
+    if text_encoder is None:
+        text_encoder = T5EncoderModel(
+            T5Config(
+                vocab_size=len(tokenizer),
+                **config.text.model_dump(),
+                feed_forward_proj="gated-gelu",
+                dropout_rate=0.0,
+                pad_token_id=tokenizer.pad_token_id,
+                eos_token_id=tokenizer.sep_token_id,
+            )
         )
-    )
     transformer = PixArtTransformer2DModel(
         **config.denoiser.model_dump(),
         in_channels=channels,
         out_channels=channels,
         sample_size=config.image_size // scale,
         cross_attention_dim=config.denoiser.num_attention_heads * config.denoiser.attention_head_dim,
-        caption_channels=config.text.d_model,
+        caption_channels=text_encoder.config.d_model,
     )
     scheduler = DDIMScheduler(
         beta_schedule="squaredcos_cap_v2",
@@ -187,10 +194,9 @@ def run(config: T2IPretrainConfig) -> Path:
         vae = train_autoencoder(config.autoencoder, stage, output / "autoencoder", images, val_images)
         latents, val_latents = (cached_latents(vae, pixels) for pixels in (images, val_images))
     captions = column(train, "captions")
-    tokenizer, _ = prune_tokenizer(load_tokenizer("minilm"), (text for own in captions for text in own))
-    tokenizer.model_max_length = config.text_length
+    tokenizer, text_encoder = _text(config, captions)
     set_seed(config.seed)  # here: rendering draws random numbers too, unless the images are cached
-    model = _build(config, tokenizer, vae)
+    model = _build(config, tokenizer, vae, text_encoder)
     bank, val_bank, empty = (
         CaptionBank(texts, tokenizer, max_length=config.text_length)
         for texts in (captions, column(val, "captions"), [[""]])
@@ -228,7 +234,7 @@ def run(config: T2IPretrainConfig) -> Path:
     trainer = PartTrainer(
         model,
         config,
-        parts=_parts(vae),
+        parts=_parts(config, vae),
         draws=Draws(
             len(latents),
             total_draws(config),
@@ -258,18 +264,44 @@ def run(config: T2IPretrainConfig) -> Path:
     return output
 
 
-def _parts(vae: AutoencoderTiny | None) -> dict[str, PartSettings]:
-    parts = {"t2i.transformer": PartSettings(), "t2i.text_encoder": PartSettings()}
+def _parts(config: T2IPretrainConfig, vae: AutoencoderTiny | None) -> dict[str, PartSettings]:
+    text = PartSettings(mode="full" if config.text_from is None else "frozen")
+    parts = {"t2i.transformer": PartSettings(), "t2i.text_encoder": text}
     return parts if vae is None else {**parts, "t2i.vae": PartSettings(mode="frozen")}
 
 
+def _text(
+    config: T2IPretrainConfig, captions: list[list[str]]
+) -> tuple[PreTrainedTokenizerFast, T5EncoderModel | None]:
+    """Tokenizer and text encoder of ``text_from``; without one a tokenizer of the captions' word pieces.
+
+    Raises:
+        ConfigError: If ``text_from`` is of another family.
+    """
+    if config.text_from is None:
+        tokenizer, _ = prune_tokenizer(load_tokenizer("minilm"), (text for own in captions for text in own))
+        tokenizer.model_max_length = config.text_length
+        return tokenizer, None
+    source = load_t2i(config.text_from)
+    if not isinstance(source, PixArt):
+        raise ConfigError(
+            f"text_from: '{config.text_from}' is a {source.pipeline_name}; a PixArtAlphaPipeline is needed"
+        )
+    tokenizer = source.tokenizers["tokenizer"]
+    tokenizer.model_max_length = config.text_length
+    return tokenizer, source.text_encoder
+
+
 def _build(
-    config: T2IPretrainConfig, tokenizer: PreTrainedTokenizerFast, vae: AutoencoderTiny | None
+    config: T2IPretrainConfig,
+    tokenizer: PreTrainedTokenizerFast,
+    vae: AutoencoderTiny | None,
+    text_encoder: T5EncoderModel | None,
 ) -> TextToImageTraining:
     objective = ReconstructionObjective(
         density=config.density, logit_mean=config.logit_mean, weighting=config.weighting
     )
-    return TextToImageTraining(build_model(config, tokenizer, vae), objective)
+    return TextToImageTraining(build_model(config, tokenizer, vae, text_encoder), objective)
 
 
 def _loss_of(trained: Any, batch: dict[str, Any]) -> Tensor:
@@ -340,6 +372,7 @@ def _card(
     where, stock = side, " (with `vae=None` and `output_type='latent'`: there is no autoencoder)"
     if t2i.vae is not None:
         where, stock = f"the latents of an autoencoder of {count['vae']:,} for {side}", ""
+    together = "trained together" if config.text_from is None else f"taken from {config.text_from}, the first trained"
     predicted = {"sample": "x0", "v_prediction": "v"}[config.prediction]
     return model_card(
         "t2i_pretrain",
@@ -348,7 +381,7 @@ def _card(
         tags=["text-to-image", "diffusers"],
         summary=(
             f"A PixArt transformer of {count['transformer']:,} parameters on {where} and a T5 of "
-            f"{count['text_encoder']:,} over {len(tokenizer)} word pieces, trained together on {config.train_size:,} "
+            f"{count['text_encoder']:,} over {len(tokenizer)} word pieces, {together} on {config.train_size:,} "
             f"scenes with dense captions; it predicts {predicted}. Opens with `vislex` as a frozen text-to-image model "
             f"and with diffusers' `PixArtAlphaPipeline`{stock}. Figures: what the reader reads from drawn scenes with "
             "one object" + ("." if t2i.vae is None else "; `decoded_*`: from the true ones, encoded and decoded.")
@@ -359,13 +392,12 @@ def _card(
 def sketch(config: T2IPretrainConfig) -> Iterator[Sketch]:
     """What ``run`` would train; see ``Recipe``."""
     captions = column(_suite(config, "train", config.train_size), "captions")
-    tokenizer, _ = prune_tokenizer(load_tokenizer("minilm"), (text for own in captions for text in own))
-    tokenizer.model_max_length = config.text_length
+    tokenizer, text_encoder = _text(config, captions)
     vae = None
     if config.autoencoder is not None:
         folder = config.autoencoder.folder
         vae = build_autoencoder(config.autoencoder) if folder is None else open_autoencoder(Path(folder))
-    model = _build(config, tokenizer, vae)
+    model = _build(config, tokenizer, vae, text_encoder)
     denoiser = model.t2i.denoiser.config
     lengths = CaptionBank(captions[:500], tokenizer, max_length=config.text_length).lengths
     ids = {"bos": tokenizer.cls_token_id, "eos": tokenizer.sep_token_id, "word": len(tokenizer) // 2}
@@ -377,7 +409,7 @@ def sketch(config: T2IPretrainConfig) -> Iterator[Sketch]:
         drawn = model.objective.draw(model.t2i, latents)
         return {"latents": latents, **shapes, "timesteps": drawn.timesteps, "noise": drawn.noise}
 
-    yield Sketch(config, model, _parts(vae), batch, loss=_loss_of)
+    yield Sketch(config, model, _parts(config, vae), batch, loss=_loss_of)
 
 
 RECIPE = Recipe(T2IPretrainConfig, run, sketch)

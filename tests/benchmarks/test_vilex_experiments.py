@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from vislex.benchmarks import encoder_gain, text_free_guidance, vilex_base, vilex_tokens
+from vislex.benchmarks import encoder_gain, text_free_guidance, token_portability, vilex_base, vilex_tokens
 from vislex.benchmarks.claims import judge_claims, page
 from vislex.benchmarks.gain_arms import ARMS, CONTINUED, PIXELS, RANDOM, UNTOUCHED, VILEX, shuffled_t2i
 from vislex.benchmarks.gain_arms import claims as gain_claims
@@ -182,6 +182,34 @@ def test_slopes_of_guidance_decide() -> None:
     assert text_free_guidance.conclude(text_free_guidance.claims(rows(rising, falling), POOR)) == NOT_TESTABLE
 
 
+def portable(kept: float) -> list[dict[str, Any]]:
+    """Two denoisers told in four ways: A reads 0.8 with all tokens, B ``kept`` of that."""
+    rows = []
+    for denoiser, share in ((token_portability.A, 1.0), (token_portability.B, kept)):
+        for told, tokens, read in (("empty prompt", None, 0.2), ("true caption", None, 0.7), ("1 tokens", 1, 0.5),
+                                   ("16 tokens", 16, 0.8)):  # fmt: skip
+            hits = [float(i < round(100 * share * read)) for i in range(100)]
+            row = {"denoiser": denoiser, "told": told, "tokens": tokens, "per_image": dict.fromkeys(FACTORS, hits)}
+            rows.append(row)
+    return rows
+
+
+def test_another_denoiser_is_held_to_what_the_first_reads() -> None:
+    found = {entry["about"]: entry for entry in token_portability.claims(portable(0.95), GOOD)}
+    assert list(found) == [
+        "all factors, true caption: B / A", "all factors, 1 tokens: B / A", "all factors, 16 tokens: B / A",
+        "all factors above the empty prompt, 16 tokens: B / A",
+    ]  # fmt: skip
+    decisive = found["all factors, 16 tokens: B / A"]
+    assert [entry["decides"] for entry in found.values()].count(True) == 1
+    assert (decisive["decides"], decisive["verdict"], decisive["ratio"]) == (True, "holds", 0.95)
+    above = found["all factors above the empty prompt, 16 tokens: B / A"]
+    assert above["ratio"] == pytest.approx((0.76 - 0.19) / (0.8 - 0.2))
+    poor = token_portability.claims(portable(0.5), GOOD)
+    assert {entry["verdict"] for entry in poor if entry["decides"]} == {"does not hold"}
+    assert {entry["verdict"] for entry in token_portability.claims(portable(0.95), POOR)} == {NOT_TESTABLE}
+
+
 def stated(folder: Path, ids: str) -> dict[str, str]:
     """Verdicts of the page of claims, by the letter of an experiment's claims."""
     judged = judge_claims(folder)
@@ -250,6 +278,16 @@ def test_the_page_of_claims_reads_encoders_and_guidance(tmp_path: Path) -> None:
     guidance.conclude(claims=slopes, verdict=text_free_guidance.conclude(slopes))
     assert stated(tmp_path, "E8") == {"E8a": "holds", "E8b": "not measured"}
     assert "+20.00 [+20.00, +20.00] points · 2 subjects · training seeds: 1" in page(judge_claims(tmp_path))
+
+    portability = RowFile(tmp_path / "token_portability.json", "token_portability", collect(device="cpu"))
+    for row in portable(0.95):
+        portability.row({**row, "per_image": None, "seed": 0}, lambda row=row: {"per_image": row["per_image"]})
+    pairs = token_portability.claims(portable(0.95), GOOD)
+    assert stated(tmp_path, "E8b") == {"E8b": "not measured"}
+    portability.conclude(claims=pairs, verdict="holds")
+    told = next(entry for entry in judge_claims(tmp_path) if entry.claim.id == "E8b").finding
+    assert (told.verdict, told.deciding.about) == ("holds", "all factors, 16 tokens: B / A")
+    assert told.deciding.figure.startswith("0.950 [")
 
 
 @pytest.fixture(scope="module")
@@ -355,3 +393,34 @@ def test_guidance_runs_and_goes_on(runs: tuple[Path, list[str]], capsys: pytest.
     assert json.loads(out.read_text())["rows"] == content["rows"]
     with pytest.raises(ConfigError, match="must ascend"):
         text_free_guidance.main([*words, "--weights", "1,0"])
+
+
+def test_portability_runs_and_goes_on(
+    runs: tuple[Path, list[str]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder, words = runs
+    out = folder / "portability.json"
+    token_portability.main([*words, "--out", str(out)])
+    content = json.loads(out.read_text())
+    told = ["true caption", "empty prompt", "1 tokens", "4 tokens"]
+    assert [(row["denoiser"], row["told"]) for row in content["rows"]] == [
+        (denoiser, way) for denoiser in (token_portability.A, token_portability.B) for way in told
+    ]
+    losses = [row["scores"]["loss"] for row in content["rows"]]
+    assert len(set(losses)) == len(losses)
+    assert content["verdict"] == NOT_TESTABLE
+    assert out.with_suffix(".png").stat().st_size > 10_000
+    assert "another denoiser reads the tokens: not testable" in capsys.readouterr().out
+    [given] = (folder / "runs").glob("TailDrop-*")  # one training for all experiments
+    [other] = (folder / "runs").glob("other-denoiser-*")
+    token_portability.main([*words, "--out", str(out), f"--model={given}", f"--other={other}", "--json"])
+    assert json.loads(capsys.readouterr().out)["verdict"] == NOT_TESTABLE
+    assert json.loads(out.read_text())["rows"] == content["rows"]
+    stranger = load_t2i(other)
+    with torch.no_grad():
+        next(stranger.text_encoder.parameters()).add_(1.0)
+    stranger.save_pretrained(tmp_path)
+    with pytest.raises(DataError, match="another text encoder than denoiser A"):
+        token_portability.main([*words, "--out", str(out), f"--other={tmp_path}"])
+    with pytest.raises(ConfigError, match="must ascend"):
+        token_portability.main([*words, "--budgets", "4,1"])

@@ -143,6 +143,21 @@ def test_a_trained_autoencoder_is_taken_as_it_is(latent_run: Path, tmp_path: Pat
     assert not (tmp_path / "autoencoder").exists()
 
 
+def test_two_denoisers_share_a_text_encoder_that_stays_as_it_is(latent_run: Path, tmp_path: Path) -> None:
+    words = [*LATENT[:-1], f"output_dir={tmp_path / 'run'}", "reader=null", f"autoencoder={latent_run / 'vae'}"]
+    folder = run(load_config(T2IPretrainConfig, None, [*words, "seed=1", f"text_from={latent_run}"]))
+    first, second = load_t2i(latent_run), load_t2i(folder)
+    assert first.tokenizers["tokenizer"].get_vocab() == second.tokenizers["tokenizer"].get_vocab()
+    for part in ("text_encoder", "vae"):
+        for name, value in getattr(first, part).state_dict().items():
+            assert torch.equal(value, getattr(second, part).state_dict()[name]), name
+    weights = second.denoiser.state_dict()
+    assert all(not torch.equal(v, weights[name]) for name, v in first.denoiser.state_dict().items() if v.ndim == 2)
+    assert f"taken from {latent_run}" in (folder / "README.md").read_text()
+    parts = {row["part"]: row["mode"] for row in json.loads((folder / "run.json").read_text())["parts"]}
+    assert (parts["t2i.text_encoder"], parts["t2i.transformer"]) == ("frozen", "full")
+
+
 @pytest.mark.parametrize("option", ["noise=0", "lr=0.1", "latent_channels=3", "width=6", "decoder_width=6", "crop=8"])
 def test_options_of_the_autoencoder_reach_it(option: str, tmp_path: Path) -> None:
     images = np.random.default_rng(0).integers(0, 256, (8, 16, 16, 3), dtype=np.uint8)

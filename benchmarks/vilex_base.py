@@ -81,7 +81,7 @@ class ViLexBaseConfig(Config):
     seed: int = Field(0, ge=0, description="of the trainings and of the start noise")
     reader_size: int = Field(2000, ge=2, description="real scenes that are read")
     size: int = Field(2000, ge=2, description="images that are drawn and read")
-    guidance_scale: float = Field(1.5, ge=1, description="of the drawing")
+    guidance_scale: float = Field(3.0, ge=1, description="of the drawing; chosen on val")
     num_inference_steps: int = Field(30, ge=1, description="of the drawing")
     precision: Literal["auto", "bf16", "fp32"] = Field("auto", description="of the trainings")
     device: str = Field("auto", description="auto, cpu, cuda, ...")

@@ -17,10 +17,21 @@ from transformers import (
     SiglipModel,
 )
 
-ROOT = Path(__file__).parents[1]
-GUIDE = (ROOT / "docs" / "replace_the_encoder.md").read_text(encoding="utf-8")
-BLOCKS = re.findall(r"```python\n(.*?)```", GUIDE, flags=re.DOTALL)
+DOCS = Path(__file__).parents[1] / "docs"
 HALF = [0.5, 0.5, 0.5]
+
+
+def blocks(guide: str) -> list[str]:
+    """The Python of a page."""
+    return re.findall(r"```python\n(.*?)```", (DOCS / guide).read_text(encoding="utf-8"), flags=re.DOTALL)
+
+
+def execute(guide: str) -> dict[str, Any]:
+    """Runs all of a page, in the current folder, and gives the names that it leaves."""
+    names: dict[str, Any] = {}
+    for block in blocks(guide):
+        exec(compile(block, f"docs/{guide}", "exec"), names)
+    return names
 
 
 def folders(root: Path, hosts: Any) -> None:
@@ -43,7 +54,7 @@ def folders(root: Path, hosts: Any) -> None:
 
 
 def test_the_encoder_is_replaced_in_ten_lines() -> None:
-    assert len([line for line in BLOCKS[0].splitlines() if line.strip()]) <= 10
+    assert len([line for line in blocks("replace_the_encoder.md")[0].splitlines() if line.strip()]) <= 10
 
 
 def test_the_code_of_replacing_an_encoder_runs(
@@ -51,15 +62,34 @@ def test_the_code_of_replacing_an_encoder_runs(
 ) -> None:
     folders(tmp_path, tiny_hosts)
     monkeypatch.chdir(tmp_path)
-    names: dict[str, object] = {}
-    for block in BLOCKS:
-        exec(compile(block, "docs/replace_the_encoder.md", "exec"), names)
+    losses = execute("replace_the_encoder.md")["losses"]
     said = capsys.readouterr().out
     assert "connector is new - retrain: required" in said
     assert "16 tokens an image" in said
     assert "own ['the encoder's', 'kept', 'kept']" in said.replace('"', "'")
     assert "vislex_smolvlm" in said
-    losses = names["losses"]
-    assert isinstance(losses, list)
     assert losses[-1] < losses[0]
     assert {path.name for path in tmp_path.glob("*/swap.json")} == {"swap.json"}
+
+
+def test_the_code_of_vilex_runs(
+    tiny_t2i: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tiny_t2i("sd21").save_pretrained(tmp_path / "stabilityai/stable-diffusion-2-1-base")
+    monkeypatch.chdir(tmp_path)
+    names = execute("vilex.md")
+    assert len(re.findall(r"^\d [\d.]+ \[", capsys.readouterr().out, flags=re.MULTILINE)) == 4
+    assert {path.name for path in tmp_path.glob("*.png")} == {"1-tokens.png", "4-tokens.png", "8-tokens.png"}
+    assert names["drawn"].size == names["both"][0].size
+    assert not list((tmp_path / "vilex").glob("*unet*"))
+
+
+def test_the_code_of_finetuning_runs(
+    beside: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    beside("tiny_lm").save(tmp_path / "HuggingFaceTB/SmolLM2-135M-Instruct")
+    monkeypatch.chdir(tmp_path)
+    names = execute("finetune.md")
+    assert "vislex_vlm" in capsys.readouterr().out
+    assert len(names["trained"]) > 0
+    assert (names["adapters"] / "adapter_config.json").is_file()

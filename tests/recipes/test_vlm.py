@@ -36,24 +36,8 @@ ARCHITECTURES = ["llama3.2-1b", "qwen3-0.6b", "gemma2-2b", "gemma3-1b", "phi-2",
 
 
 @pytest.fixture(scope="module")
-def lm(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A tiny Llama with the suite's words, as ``lm_pretrain`` leaves one."""
-    folder = tmp_path_factory.mktemp("lm")
-    texts: list[str] = []
-    for task, names in (("caption", ("captions",)), ("vqa", ("question", "answer"))):
-        rows = vislex.data.load_suite("openmoji", task, split="train", size=40).with_format(None)
-        for name in names:
-            texts += [text for own in rows[name] for text in (own if isinstance(own, list) else [own])]
-    texts += ["segment", *map(str, range(1024)), ": ; /"]
-    tokenizer = chat_tokenizer(prune_tokenizer(load_tokenizer(), texts)[0])
-    torch.manual_seed(0)
-    model = vislex.create_llm("llama3.2-1b", tiny=True, vocab_size=len(tokenizer))
-    with torch.no_grad():
-        for parameter in model.parameters():
-            if parameter.ndim > 1:
-                parameter.normal_(std=0.1)
-    model.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
+def lm(tmp_path_factory: pytest.TempPathFactory, beside: Any) -> Path:
+    folder: Path = beside("tiny_lm").save(tmp_path_factory.mktemp("lm"))
     return folder
 
 

@@ -166,6 +166,22 @@ def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return env
 
 
+def test_shipped_weights_are_small_and_say_where_they_come_from() -> None:
+    folders = sorted(path for path in (ROOT / "vislex" / "weights").iterdir() if path.is_dir())
+    sizes = {}
+    for folder in folders:
+        files = [path for path in folder.rglob("*") if path.is_file()]
+        sizes[folder.name] = sum(path.stat().st_size for path in files if path.suffix == ".safetensors")
+        card = (folder / "README.md").read_text(encoding="utf-8")
+        assert "CC BY-SA 4.0" in card, folder.name
+        assert re.search(r"^vislex train |^python -m vislex", card, flags=re.MULTILINE), folder.name
+        for path in files:
+            if path.suffix in (".json", ".jsonl", ".md"):
+                assert not re.search(r"[\s\"'=](/[a-z]+/)", path.read_text(encoding="utf-8")), path
+    assert all(0 < size <= 8e6 for size in sizes.values()), sizes
+    assert sum(sizes.values()) <= 40e6, sizes
+
+
 @pytest.mark.slow
 def test_the_wheel_in_an_environment_of_its_own_from_another_folder(installed: Path, tmp_path: Path) -> None:
     clean = {key: value for key, value in os.environ.items() if not key.startswith("PYTHON")}

@@ -178,8 +178,8 @@ def test_shipped_weights_are_small_and_say_where_they_come_from() -> None:
         for path in files:
             if path.suffix in (".json", ".jsonl", ".md"):
                 assert not re.search(r"[\s\"'=](/[a-z]+/)", path.read_text(encoding="utf-8")), path
-    assert all(0 < size <= 8e6 for size in sizes.values()), sizes
-    assert sum(sizes.values()) <= 40e6, sizes
+    assert all(0 < size <= 8 * 2**20 for size in sizes.values()), sizes
+    assert sum(sizes.values()) <= 40 * 2**20, sizes
 
 
 @pytest.mark.slow

@@ -109,6 +109,11 @@ T2I: dict[str, Row] = {
         "SDXL: two CLIPs, U-Net",
         {"pipelines": ("StableDiffusionXLPipeline",)},
     ),
+    "t2i-tiny": (
+        "vislex.diffusion.t2i.pixart:PixArt",
+        "PixArt of 4M parameters trained on OpenMoji drawings, shipped with vislex: 48 px",
+        {"weights": "t2i-tiny"},
+    ),
 }
 
 CODECS: dict[str, Row] = {

@@ -19,6 +19,9 @@ from vislex.diffusion.t2i import TextToImage, load_t2i
 from vislex.diffusion.t2i.folder import folder_digest
 from vislex.errors import CheckpointError, ConfigError, SpecError, UnknownNameError
 from vislex.listing import list_t2i
+from vislex.metrics.image_features import as_uint8
+from vislex.metrics.reader import load_reader
+from vislex.recipes.obedience import draw_images, obedience, single_object_prompts
 
 NAMES = [
     "sd15",
@@ -223,6 +226,19 @@ def test_latents_are_normalised_and_come_back(tiny_t2i: Build, name: str) -> Non
 def test_the_families_are_listed() -> None:
     assert set(list_t2i("stable-*")) == {"stable-diffusion", "stable-diffusion-3", "stable-diffusion-xl"}
     assert {"flux", "pixart", "sana", "deepfloyd-if"} <= set(list_t2i())
+
+
+def test_the_shipped_model_draws_what_it_is_told() -> None:
+    t2i, reader = load_t2i("t2i-tiny"), load_reader()
+    assert (t2i.image_size, t2i.pipeline_name) == (48, "PixArtAlphaPipeline")
+    assert not any(parameter.requires_grad for parameter in t2i.parameters())
+    prompts = single_object_prompts(24)
+    options = {"guidance_scale": 3.0, "num_inference_steps": 15}
+    read = obedience(reader, as_uint8(draw_images(t2i, prompts.texts, **options)), prompts)
+    assert read["background"].mean() > 0.9
+    assert read["concept"].mean() > 0.4
+    empty = obedience(reader, as_uint8(draw_images(t2i, [""] * 24, **options)), prompts)
+    assert empty["concept"].mean() < 0.2
 
 
 def test_sanas_instruction_stands_before_the_prompt(tiny_t2i: Build) -> None:

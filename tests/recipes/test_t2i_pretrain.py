@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import diffusers
 import numpy as np
@@ -219,3 +220,9 @@ def test_what_cannot_run_is_refused_before_anything_is_drawn(tmp_path: Path) -> 
         open_autoencoder(tmp_path)
     with pytest.raises(ConfigError, match="does not divide image_size"):
         build_model(load_config(T2IPretrainConfig, None, ["denoiser.patch_size=7"]), load_tokenizer())
+
+
+def test_a_text_encoder_of_another_family_is_refused(tiny_t2i: Any, tmp_path: Path) -> None:
+    tiny_t2i("sd21").save_pretrained(tmp_path / "sd")
+    with pytest.raises(ConfigError, match="is a StableDiffusionPipeline; a PixArtAlphaPipeline is needed"):
+        run(config(tmp_path / "run", None, f"text_from={tmp_path / 'sd'}"))

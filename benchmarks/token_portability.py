@@ -66,7 +66,6 @@ SMOKE_SIZES = SMOKE | {
     "num_inference_steps": 2,
     "extractor": "siglip-tiny",
     "denoiser": "{num_layers: 1, num_attention_heads: 1, attention_head_dim: 8, patch_size: 2}",
-    "image_size": 24,
     "out": "runs/smoke/token_portability.json",
 }
 Row = Mapping[str, Any]
@@ -159,9 +158,10 @@ class Portability:
         if config.other is not None:
             return load_t2i(config.other)
         assert first.folder is not None
-        names = ("budget", "vocabulary", "image_size", "precision", "device")
+        names = ("budget", "vocabulary", "precision", "device")
         fields: dict[str, Any] = {name: getattr(config, name) for name in names}
         fields |= {"seed": config.seed + 1, "progress": False, "reader": self.base.reader}
+        fields["image_size"] = first.image_size
         fields |= {"denoiser": config.denoiser.model_dump(), "text_from": str(first.folder)}
         fields["autoencoder"] = None if first.vae is None else {"folder": str(first.folder / "vae")}
         recipe = filled_config(t2i_pretrain.T2IPretrainConfig, "t2i_pretrain_embedded", fields)

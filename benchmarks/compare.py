@@ -146,7 +146,8 @@ def _measure_arm(
             _measure_shipped(config, arm, shipped_arm(arm, **training), data, file, log)
             return
         except CheckpointError as error:
-            log(f"{arm.title}: {'' if config.train_missing else 'left out: '}{error}")
+            reason = str(error).partition("; did you mean")[0]  # nobody has mistyped an arm's name
+            log(f"{arm.title}: {'' if config.train_missing else 'left out: '}{reason}")
     if not config.train_missing and arm.row not in config.live:
         return
     trained = train_arm(arm, folder=config.out / "models", **training)

@@ -146,8 +146,7 @@ def _measure_arm(
             _measure_shipped(config, arm, shipped_arm(arm, **training), data, file, log)
             return
         except CheckpointError as error:
-            reason = str(error).partition("; did you mean")[0]  # nobody has mistyped an arm's name
-            log(f"{arm.title}: {'' if config.train_missing else 'left out: '}{reason}")
+            log(f"{arm.title}: {'' if config.train_missing else 'left out: '}{error}")
     if not config.train_missing and arm.row not in config.live:
         return
     trained = train_arm(arm, folder=config.out / "models", **training)

@@ -10,9 +10,21 @@ from pydantic.fields import FieldInfo
 
 from vislex.config import Config, load_config
 
-__all__ = ["parse_options"]
+__all__ = ["ascending", "parse_options"]
 
 ConfigT = TypeVar("ConfigT", bound=Config)
+NumberT = TypeVar("NumberT", int, float)
+
+
+def ascending(name: str, values: list[NumberT], least: float) -> list[NumberT]:
+    """Gives back the values of a field, if they ascend from at least ``least``.
+
+    Raises:
+        ValueError: If they do not; pydantic makes it one of a configuration's problems.
+    """
+    if values != sorted(set(values)) or values[0] < least:
+        raise ValueError(f"{name} {values} must ascend from at least {least:g}")
+    return values
 
 
 def parse_options(

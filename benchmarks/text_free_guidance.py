@@ -26,7 +26,7 @@ from pydantic import Field, field_validator
 from rich.console import Console
 
 from vislex.benchmarks.console_tables import print_rows
-from vislex.benchmarks.options import parse_options
+from vislex.benchmarks.options import ascending, parse_options
 from vislex.benchmarks.reconstruction import open_model
 from vislex.benchmarks.results import content_key
 from vislex.benchmarks.row_file import RowFile
@@ -79,9 +79,7 @@ class GuidanceConfig(ViLexExperiment):
     @field_validator("weights")
     @classmethod
     def _ascending(cls, weights: list[float]) -> list[float]:
-        if weights != sorted(set(weights)) or weights[0] < 0:
-            raise ValueError(f"weights {weights} must ascend from at least 0")
-        return weights
+        return ascending("weights", weights, 0)
 
 
 @dataclass(frozen=True)

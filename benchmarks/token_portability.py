@@ -26,9 +26,8 @@ from pydantic import Field, field_validator
 from rich.console import Console
 
 from vislex.benchmarks.console_tables import print_rows
-from vislex.benchmarks.options import parse_options
+from vislex.benchmarks.options import ascending, parse_options
 from vislex.benchmarks.reconstruction import (
-    REFERENCES,
     SCORERS,
     MeasuredRung,
     ReconstructionBench,
@@ -40,7 +39,7 @@ from vislex.benchmarks.reconstruction import (
     references,
 )
 from vislex.benchmarks.row_file import RowFile
-from vislex.benchmarks.token_claims import TAIL_DROP
+from vislex.benchmarks.token_claims import EMPTY, TAIL_DROP
 from vislex.benchmarks.trainings import filled_config, train_once
 from vislex.benchmarks.vilex_experiment import SMOKE, Base, ViLexExperiment, judge, tier_mean
 from vislex.benchmarks.vilex_plots import plot_portability
@@ -59,7 +58,6 @@ RESULTS = Path(__file__).parent / "results" / "token_portability.json"
 LEAST_KEPT = 0.8  # of A's accuracy, fixed before the runs
 CLAIM = "another denoiser reads the tokens"
 A, B = "A, which taught the tokens", "B, which never saw them"
-CAPTION, EMPTY = REFERENCES[1:]
 SMOKE_SIZES = SMOKE | {
     "budgets": "[1, 4]",
     "size": 8,
@@ -91,9 +89,7 @@ class PortabilityConfig(ViLexExperiment):
     @field_validator("budgets")
     @classmethod
     def _ascending(cls, budgets: list[int]) -> list[int]:
-        if budgets != sorted(set(budgets)) or budgets[0] < 1:
-            raise ValueError(f"budgets {budgets} must ascend from at least 1")
-        return budgets
+        return ascending("budgets", budgets, 1)
 
 
 class Portability:
@@ -161,8 +157,8 @@ class Portability:
         names = ("budget", "vocabulary", "precision", "device")
         fields: dict[str, Any] = {name: getattr(config, name) for name in names}
         fields |= {"seed": config.seed + 1, "progress": False, "reader": self.base.reader}
-        fields["image_size"] = first.image_size
-        fields |= {"denoiser": config.denoiser.model_dump(), "text_from": str(first.folder)}
+        fields |= {"image_size": first.image_size, "denoiser": config.denoiser.model_dump()}
+        fields["text_from"] = str(first.folder)
         fields["autoencoder"] = None if first.vae is None else {"folder": str(first.folder / "vae")}
         recipe = filled_config(t2i_pretrain.T2IPretrainConfig, "t2i_pretrain_embedded", fields)
         made = train_once(t2i_pretrain.RECIPE, recipe, config.folder, "other-denoiser")

@@ -30,7 +30,7 @@ from rich.console import Console
 from vislex.benchmarks.console_tables import print_rows
 from vislex.benchmarks.interleaved import interleave
 from vislex.benchmarks.noninferiority import LEAST_RATIO, quotient
-from vislex.benchmarks.options import parse_options
+from vislex.benchmarks.options import ascending, parse_options
 from vislex.benchmarks.row_file import RowFile
 from vislex.benchmarks.trained_rows import best_of_each_seed
 from vislex.benchmarks.vlm_experiment import SMOKE, Row, VlmArm, VlmExperiment
@@ -71,10 +71,8 @@ class VlmBudgetsConfig(VlmExperiment):
 
     @field_validator("budgets")
     @classmethod
-    def _rising(cls, budgets: list[int]) -> list[int]:
-        if budgets != sorted(set(budgets)) or budgets[0] < 1:
-            raise ValueError(f"budgets {budgets} must ascend from at least 1")
-        return budgets
+    def _ascending(cls, budgets: list[int]) -> list[int]:
+        return ascending("budgets", budgets, 1)
 
     def arms(self) -> list[VlmArm]:
         """The one model with TailDrop, then a model for each budget."""

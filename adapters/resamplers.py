@@ -122,7 +122,6 @@ class AttentionPoolConnector(ResamplerConnector):
         )
         self.output = nn.Linear(width, config.out_dim)
         self.post_init()
-        nn.init.normal_(self.pooling.queries)
 
     def _connect(self, vision: VisionTokens, n_tokens: int | None) -> VisionTokens:
         context = VisionTokens(self.projection(vision.tokens), vision.mask)

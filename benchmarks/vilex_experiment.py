@@ -78,11 +78,14 @@ class ViLexExperiment(Config):
     budget: Literal["smoke", "demo", "standard", "long"] = Field(
         "long", description="row of budgets.yaml, below the values here"
     )
-    steps: int = Field(2500, ge=1, description="training steps of a pooling on cached features")
-    batch_size: int = Field(64, ge=1, description="images a step, and a batch of the measurements")
+    encoder: str | None = Field(None, description="encoder under test; null for that of vilex_base")
+    steps: int = Field(3000, ge=1, description="training steps of a pooling on cached features")
+    batch_size: int = Field(32, ge=1, description="images a step, and a batch of the measurements")
     n_tokens: int = Field(16, ge=2, description="most tokens of an image")
     depth: int = Field(2, ge=1, le=5, description="layers of the pooling")
-    lr: float = Field(1e-3, gt=0, description="peak learning rate of the pooling")
+    token_scale: float = Field(3.0, gt=0, description="size of its tokens at the start, in typical word embeddings")
+    lr: float = Field(1.5e-3, gt=0, description="peak learning rate of the pooling")
+    logit_mean: float = Field(1.5, description="of the times, logit-normal; above 0 noisy ones, where words tell most")
     vocabulary: Literal["core", "default", "large"] = Field("core", description="nouns: 100, 320 or all")
     image_size: int = Field(48, ge=16, description="side in pixels at which images are drawn")
     train_size: int = Field(20000, ge=1, description="training images")
@@ -111,10 +114,12 @@ class ViLexExperiment(Config):
         return {
             "budget": self.budget,
             "seed": self.seed,
-            "encoder": base.encoder,
+            "encoder": self.encoder or base.encoder,
             "t2i": base.t2i,
             "n_tokens": self.n_tokens,
             "depth": self.depth,
+            "token_scale": self.token_scale,
+            "objective": {"density": "logit_normal", "logit_mean": self.logit_mean, "weighting": "v"},
             "lr": self.lr,
             "batch_size": self.batch_size,
             "data_options": {"vocabulary": self.vocabulary, "image_size": self.image_size, "style": "dense"},

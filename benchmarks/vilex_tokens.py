@@ -1,6 +1,7 @@
 """What do ViLex's tokens carry, and what does each one more add?
 
-On a frozen encoder poolings are trained through the frozen text-to-image model: with TailDrop, with exactly k tokens,
+On a frozen encoder (the small SigLIP beside EfficientNet: SigLIP alone hardly knows what captions do not name, and its
+pooling stops at a quarter of what the true caption saves) poolings are trained through the frozen text-to-image model: with TailDrop, with exactly k tokens,
 as De-Diffusion's words, and with tokens that stand past the text encoder. Beside them stand texts: the true caption, a
 captioner's, De-Diffusion's, ViLex's tokens snapped to the nearest words. The first outcome is the denoising loss of the
 same images under the same times and noise; then what the reader reads from images drawn from the same start noise. The
@@ -66,6 +67,9 @@ SMOKE_SIZES = SMOKE | {
 class ViLexTokensConfig(ViLexExperiment):
     """Options of ``vilex_tokens``."""
 
+    encoder: str | None = Field(
+        "fused:siglip-tiny+efficientnet-lite0", description="encoder under test; null for that of vilex_base"
+    )
     budgets: list[int] = Field([1, 2, 4, 8, 16], min_length=2, description="numbers of tokens, the last is all")
     fixed: list[int] = Field([16, 4, 1], description="budgets for which a model of its own is trained")
     captioner: str | None = Field("captioner-prefix", description="whose captions are a rung; null for none")
@@ -75,7 +79,7 @@ class ViLexTokensConfig(ViLexExperiment):
     loss_draws: int = Field(16, ge=1, description="times and noises an image")
     num_inference_steps: int = Field(30, ge=1, description="of the drawing")
     guidance_scale: float = Field(1.0, ge=0, description="of the drawing; 1 is none")
-    extractor: str = Field("efficientnet-lite0", description="of features; never the encoder under test")
+    extractor: str = Field("efficientnet-lite0", description="of features, on which no claim rests")
     out: Path = Field(RESULTS, description="result file; the plot stands beside it")
 
     @model_validator(mode="after")

@@ -70,6 +70,7 @@ class ViLexPretrainConfig(DataSettings):
         backbone_lr: Peak learning rate of the encoder; a thirtieth of ``lr`` by default.
         n_tokens: Most tokens of an image; as many as the text encoder reads by default.
         depth: Layers of the pooling.
+        token_scale: How large its tokens are at the start, in typical word embeddings.
         tail_drop: How many tokens a training step keeps.
         order: Where the words of a prompt stand.
         inject: "input": the text encoder reads the tokens; "output": they stand past it, for comparison.
@@ -94,6 +95,7 @@ class ViLexPretrainConfig(DataSettings):
     backbone_lr: float | None = Field(None, gt=0)
     n_tokens: int | None = Field(16, ge=1)
     depth: int = Field(2, ge=1, le=5)
+    token_scale: float = Field(1.0, gt=0)
     tail_drop: Literal["uniform", "pow2", "uniform_pow2", "none"] = "uniform"
     order: Literal["visual_first", "text_first"] = "visual_first"
     inject: Literal["input", "output"] = "input"
@@ -118,6 +120,7 @@ def _join(config: ViLexPretrainConfig, encoder: VisionEncoder, t2i: TextToImage,
         t2i=t2i,
         n_tokens=config.n_tokens,
         depth=config.depth,
+        token_scale=config.token_scale,
         tail_drop=config.tail_drop,
         order=config.order,
         inject=config.inject,

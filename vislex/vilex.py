@@ -89,6 +89,7 @@ class ViLex(ViLexGeneration, PreTrainedModel):
         depth: int = 2,
         hidden_size: int | None = None,
         num_heads: int | None = None,
+        token_scale: float = 1.0,
         tail_drop: str = "uniform",
         order: str = "visual_first",
         inject: str = "input",
@@ -107,6 +108,8 @@ class ViLex(ViLexGeneration, PreTrainedModel):
             depth: Layers of the pooling, 1 to 5.
             hidden_size: Width of the pooling; the encoder's by default.
             num_heads: Its heads; one for 64 channels by default.
+            token_scale: How large tokens are at the start, in typical words (``inject="output"``: in typical states of
+                the text encoder). Above 1 the text encoder blends them less with their neighbours.
             tail_drop: See ``ViLexConfig``.
             order: See there.
             inject: See there.
@@ -127,6 +130,8 @@ class ViLex(ViLexGeneration, PreTrainedModel):
         _check(inject=(inject, INJECTIONS))
         if len(temperature) != 2 or min(temperature) <= 0:
             raise ConfigError(f"temperature {tuple(temperature)} must be two numbers above 0: at the start and the end")
+        if not token_scale > 0:
+            raise ConfigError(f"token_scale {token_scale} must be above 0, in typical word embeddings")
         if not 0 <= caption_dropout <= 1:
             raise ConfigError(f"caption_dropout {caption_dropout} must be between 0 and 1")
         ReconstructionObjective(**_known_objective(objective))
@@ -140,7 +145,7 @@ class ViLex(ViLexGeneration, PreTrainedModel):
             depth=depth,
             num_heads=num_heads,
             widths=list(t2i.widths),
-            token_scales=[float(vectors.float().std()) for vectors in neighbours],
+            token_scales=[token_scale * float(vectors.float().std()) for vectors in neighbours],
             vocabulary=None if vocabulary is None else word_ids(t2i, vocabulary),
             **({} if hidden_size is None else {"hidden_size": hidden_size}),
         )
@@ -278,6 +283,7 @@ class ViLex(ViLexGeneration, PreTrainedModel):
             self._drop_captions(captions),
             self.config.order,  # type: ignore[arg-type]
             self.config.inject,  # type: ignore[arg-type]
+            padded=False,
         )
         draw = None if timesteps is None or noise is None else NoiseDraw(timesteps, noise)
         output = self.objective(self.t2i, latents, condition, draw)

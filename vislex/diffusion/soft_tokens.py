@@ -51,6 +51,12 @@ class TextInputs:
     places: Tensor | None = None
     vectors: Tensor | None = None
 
+    def trimmed(self) -> TextInputs:
+        """Without the columns at the end that are padding in every row."""
+        length = int(self.attention_mask.sum(1).max())
+        places = None if self.places is None else self.places[:, :length]
+        return TextInputs(self.input_ids[:, :length], self.attention_mask[:, :length], places, self.vectors)
+
 
 class TextReader(ABC):
     """A text encoder and its tokenizer, reading prompts, soft tokens or both.

@@ -19,7 +19,9 @@ class AttentionPooling(nn.Module):
     """Layers of cross-attention to the tokens and an MLP, on learnable queries.
 
     A query never looks at another, so that the first k outputs are the same whether or not the others are computed:
-    fewer tokens cost less, and dropping the tail in training leaves nothing of it behind.
+    fewer tokens cost less, and dropping the tail in training leaves nothing of it behind. Queries and keys start large
+    enough for every query to look at patches of its own: queries that start by averaging all patches are slow to learn
+    where to look.
 
     Args:
         vision_dim: Width of the encoder's tokens.
@@ -46,7 +48,7 @@ class AttentionPooling(nn.Module):
             problems.append(f"num_heads {num_heads} must divide hidden_size {hidden_size}")
         if problems:
             raise ConfigError("invalid attention pooling: " + "; ".join(problems))
-        self.queries = nn.Parameter(torch.randn(n_tokens, hidden_size) * 0.02)
+        self.queries = nn.Parameter(torch.randn(n_tokens, hidden_size))
         self.norm_tokens = nn.LayerNorm(vision_dim)
         inner = int(mlp_ratio * hidden_size)
         self.layers = nn.ModuleList(_Layer(vision_dim, hidden_size, num_heads, inner) for _ in range(depth))
@@ -84,6 +86,11 @@ class _Layer(GradientCheckpointingLayer):
         self.out = nn.Linear(hidden_size, hidden_size)
         self.norm_mlp = nn.LayerNorm(hidden_size)
         self.mlp = nn.Sequential(nn.Linear(hidden_size, inner), nn.GELU(), nn.Linear(inner, hidden_size))
+        for linear, std in ((self.query, 2.0), (self.key_value, 1.0), (self.out, 1.0)):
+            nn.init.normal_(linear.weight, std=std * linear.in_features**-0.5)
+            nn.init.zeros_(linear.bias)
+        with torch.no_grad():
+            self.key_value.weight[:hidden_size] *= 2  # the keys
 
     def forward(self, hidden: Tensor, tokens: Tensor, mask: Tensor | None) -> Tensor:
         query = self._heads(self.query(self.norm_attention(hidden)))

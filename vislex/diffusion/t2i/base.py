@@ -91,6 +91,7 @@ class TextToImage(nn.Module):
     default_density: ClassVar[str] = "uniform"
     guidance_argument: ClassVar[str] = "guidance_scale"
     default_guidance: ClassVar[float] = 4.5
+    hides_padding: ClassVar[bool] = False  # whether neither text encoder nor denoiser looks at padding behind a prompt
 
     def __init__(
         self,
@@ -254,6 +255,8 @@ class TextToImage(nn.Module):
         prompts: Sequence[str] | None = None,
         order: Order = "visual_first",
         inject: Injection = "input",
+        *,
+        padded: bool = True,
     ) -> Condition:
         """Conditions of soft tokens, alone or with words; see ``TextReader.compose``.
 
@@ -264,6 +267,8 @@ class TextToImage(nn.Module):
             order: "visual_first" or "text_first".
             inject: "input": the text encoder reads the tokens, as ViLex has it. "output": they replace its states at
                 their places, past the text encoder (as IP-Adapter and its like do), to compare with.
+            padded: Whether all conditions are as long as the stock pipeline's. False leaves out padding behind the
+                longest prompt where the model does not look at it: the same prediction, sooner.
 
         Raises:
             SpecError: If they do not fit into a text encoder's context, have another width, or are to pass by the text
@@ -278,6 +283,8 @@ class TextToImage(nn.Module):
             raise ConfigError(f"unknown injection '{inject}' of soft tokens; allowed are {', '.join(INJECTIONS)}")
         parts = tokens.split(self.widths, dim=-1)
         inputs = [text.compose(part, mask, prompts, order) for text, part in zip(self.texts, parts, strict=True)]
+        if self.hides_padding and not padded:
+            inputs = [own.trimmed() for own in inputs]
         if inject == "output" and len(self.texts) > 1:
             raise SpecError(
                 f"{self.pipeline_name} has {len(self.texts)} text encoders, which tokens cannot pass by; use 'input'"

@@ -29,6 +29,7 @@ class PixArt(TextToImage):
         "vae": ("AutoencoderKL", "AutoencoderTiny"),
     }
     optional = frozenset({"vae"})
+    hides_padding = True
 
     @property
     def is_sigma(self) -> bool:

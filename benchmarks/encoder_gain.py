@@ -82,7 +82,8 @@ class EncoderGainConfig(ViLexExperiment):
 
     arms: list[str] = Field(list(ARMS), min_length=1, description="encoders to compare")
     seeds: list[int] = Field([0], min_length=1, description="of the trainings; --seed is not used")
-    encoder_steps: int = Field(1500, ge=1, description="steps in which the encoder trains, the same in every arm")
+    steps: int = Field(1000, ge=1, description="steps of the pooling alone, before the encoder trains with it")
+    encoder_steps: int = Field(2500, ge=1, description="steps in which the encoder trains, the same in every arm")
     head_steps: int = Field(500, ge=1, description="steps of re-tuning a pooling head for retrieval")
     probe_train_size: int = Field(20000, ge=1, description="training images of the probes")
     probe_val_size: int = Field(2000, ge=1, description="images on which the probes choose their learning rates")

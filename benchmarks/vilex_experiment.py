@@ -78,7 +78,6 @@ class ViLexExperiment(Config):
     budget: Literal["smoke", "demo", "standard", "long"] = Field(
         "long", description="row of budgets.yaml, below the values here"
     )
-    encoder: str | None = Field(None, description="encoder under test; null for that of vilex_base")
     steps: int = Field(3000, ge=1, description="training steps of a pooling on cached features")
     batch_size: int = Field(32, ge=1, description="images a step, and a batch of the measurements")
     n_tokens: int = Field(16, ge=2, description="most tokens of an image")
@@ -114,7 +113,7 @@ class ViLexExperiment(Config):
         return {
             "budget": self.budget,
             "seed": self.seed,
-            "encoder": self.encoder or base.encoder,
+            "encoder": base.encoder,
             "t2i": base.t2i,
             "n_tokens": self.n_tokens,
             "depth": self.depth,

@@ -67,9 +67,7 @@ SMOKE_SIZES = SMOKE | {
 class ViLexTokensConfig(ViLexExperiment):
     """Options of ``vilex_tokens``."""
 
-    encoder: str | None = Field(
-        "fused:siglip-tiny+efficientnet-lite0", description="encoder under test; null for that of vilex_base"
-    )
+    encoder: str = Field("fused:siglip-tiny+efficientnet-lite0", description="frozen encoder under test")
     budgets: list[int] = Field([1, 2, 4, 8, 16], min_length=2, description="numbers of tokens, the last is all")
     fixed: list[int] = Field([16, 4, 1], description="budgets for which a model of its own is trained")
     captioner: str | None = Field("captioner-prefix", description="whose captions are a rung; null for none")
@@ -108,8 +106,11 @@ class ViLexTokens:
         """The model of every arm, which is trained if it is missing."""
         fixed = {trained_with(k): {"n_tokens": k, "tail_drop": "none"} for k in self.config.fixed}
         wanted: dict[str, dict[str, Any]] = {TAIL_DROP: {}, **fixed, PAST: {"inject": "output"}}
-        configs = {name: (vilex_pretrain.RECIPE, self.config.vilex(self.base, **own)) for name, own in wanted.items()}
-        configs[DE_DIFFUSION] = (dediffusion_pretrain.RECIPE, self.config.dediffusion(self.base))
+        made: dict[str, Any] = {"encoder": self.config.encoder}
+        configs = {
+            name: (vilex_pretrain.RECIPE, self.config.vilex(self.base, **made, **own)) for name, own in wanted.items()
+        }
+        configs[DE_DIFFUSION] = (dediffusion_pretrain.RECIPE, self.config.dediffusion(self.base, **made))
         models = {}
         for name, (recipe, config) in configs.items():
             made = train_once(recipe, config, self.config.folder, name.replace(" ", "-"))

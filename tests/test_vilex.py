@@ -42,7 +42,6 @@ def build(t2i: TextToImage, n_tokens: int = 6, encoder: str = "siglip-tiny", **o
     backbone = create_encoder(encoder, tiny=True)
     model = ViLex.from_parts(encoder=backbone, t2i=t2i, n_tokens=n_tokens, **options).eval()
     with torch.no_grad():
-        model.encoder.pooling.queries.normal_()
         for head in model.encoder.heads:  # tokens far enough from each other to be told apart
             head.weight.mul_(20)
     return model
@@ -281,6 +280,18 @@ def test_nearest_words_of_a_words_own_embedding(tiny_t2i: Build) -> None:
         assert encoder[0].similarities[1] < 0.999
         assert encoder[0].norm == pytest.approx(2 * float(vector.norm()), rel=1e-4)
         assert 0.2 < encoder[0].word_norm / float(vector.norm()) < 5
+
+
+def test_tokens_may_start_larger_than_words(tiny_t2i: Build) -> None:
+    def start(**options: Any) -> Any:
+        torch.manual_seed(0)
+        model = build(tiny_t2i("flux-dev"), n_tokens=2, **options)
+        with torch.no_grad():
+            return model.encoder(model.processor()(picture(0), return_tensors="pt")["pixel_values"]).tokens
+
+    torch.testing.assert_close(start(token_scale=3.0), 3 * start())
+    with pytest.raises(ConfigError, match="token_scale 0 must be above 0"):
+        build(tiny_t2i("flux-dev"), token_scale=0)
 
 
 def test_tokens_start_as_large_as_words(tiny_t2i: Build) -> None:

@@ -151,6 +151,23 @@ def test_soft_tokens_of_a_prompts_own_words_give_its_condition(tiny_t2i: Build, 
 
 
 @pytest.mark.parametrize("name", NAMES)
+def test_without_padding_the_prediction_is_the_same(tiny_t2i: Build, name: str) -> None:
+    model = tiny_t2i(name)
+    noisy, t = latents_of(model), torch.tensor([12, 80])
+    tokens = torch.randn(2, 3, sum(model.widths), generator=torch.Generator().manual_seed(0))
+    kept = torch.tensor([[True, True, False], [True, False, False]])
+    assert model.hides_padding == name.startswith("pixart")
+    for inject in ("input", "output") if len(model.texts) == 1 else ("input",):
+        given: Any = (tokens, kept, ["a red dog", ""], "visual_first", inject)
+        whole, short = model.condition_from_soft_tokens(*given), model.condition_from_soft_tokens(*given, padded=False)
+        expected = 6 if model.hides_padding else whole.prompt_embeds.shape[1]  # two tokens, three words, the end
+        assert short.prompt_embeds.shape[1] == expected
+        with torch.no_grad():
+            found, wanted = (model.predict(noisy, t, condition) for condition in (short, whole))
+        torch.testing.assert_close(found, wanted, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", NAMES)
 def test_gradients_reach_soft_tokens_and_nothing_frozen(tiny_t2i: Build, name: str) -> None:
     model = tiny_t2i(name).train()
     assert not model.training

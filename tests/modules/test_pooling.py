@@ -12,10 +12,7 @@ from vislex.specs import VisionTokens
 
 
 def pooling(depth: int = 2, n_tokens: int = 6) -> AttentionPooling:
-    made = AttentionPooling(12, n_tokens, hidden_size=16, depth=depth, num_heads=4)
-    with torch.no_grad():
-        made.queries.normal_()
-    return made
+    return AttentionPooling(12, n_tokens, hidden_size=16, depth=depth, num_heads=4)
 
 
 @pytest.mark.parametrize("depth", [1, 2, 5])
@@ -47,6 +44,21 @@ def test_gradients_reach_every_weight_and_the_tokens() -> None:
     model(VisionTokens(tokens)).square().sum().backward()
     assert tokens.grad is not None
     assert all(p.grad is not None and p.grad.abs().max() > 0 for n, p in model.named_parameters() if n != "norm.bias")
+
+
+def test_queries_look_at_patches_of_their_own_from_the_start() -> None:
+    """Of 64 random patches each query mostly looks at a few, and no two queries at the same."""
+    torch.manual_seed(0)
+    model = AttentionPooling(192, 16, hidden_size=192, depth=1, num_heads=3)
+    tokens = torch.randn(8, 64, 192)
+    layer = model.layers[0]
+    query = layer._heads(layer.query(layer.norm_attention(model.queries[None])))
+    key = layer._heads(layer.key_value(model.norm_tokens(tokens)).chunk(2, dim=-1)[0])
+    looks = (query @ key.transpose(-1, -2) / 8).softmax(-1)  # [B, heads, n, N], heads of 64 channels
+    seen = (-(looks * looks.log()).sum(-1)).exp().mean()  # patches that a query looks at, as it were
+    assert seen < 16
+    same = looks @ looks.transpose(-1, -2)
+    assert same[..., ~torch.eye(16, dtype=torch.bool)].mean() < 0.1 * looks.square().sum(-1).mean()
 
 
 @pytest.mark.parametrize(("change", "message"), [({"depth": 6}, "depth 6"), ({"num_heads": 3}, "num_heads 3")])

@@ -14,12 +14,8 @@ from transformers import PreTrainedTokenizerFast
 
 from vislex.benchmarks.caption_cost import time_captions, time_throughput
 from vislex.benchmarks.caption_data import CaptionData, load_suite_captions
-from vislex.benchmarks.caption_models import (
-    VislexCaptioner,
-    folder_hash,
-    open_caption_model,
-    read_json,
-)
+from vislex.benchmarks.caption_models import VislexCaptioner, folder_hash, read_json
+from vislex.benchmarks.caption_opening import open_caption_model
 from vislex.benchmarks.captioning import bound_runs, scorer_ids
 from vislex.benchmarks.contenders import CONTENDERS, TEACHER, TEACHER_OPTIONS, Contender, ways
 from vislex.benchmarks.encoded import decode_and_score, encode

@@ -1,4 +1,4 @@
-"""Models that a captioning benchmark can run: folders of vislex, and stock captioners of transformers (``hf:``)."""
+"""Captioners that a benchmark can run: of vislex, and stock ones of transformers."""
 
 from __future__ import annotations
 
@@ -16,8 +16,6 @@ from vislex.benchmarks.results import ModelInfo, Origin
 from vislex.benchmarks.summary import UNTRAINED
 from vislex.encoders.sources import is_untrained
 from vislex.errors import CheckpointError
-from vislex.hardware import resolve_device, resolve_dtype
-from vislex.hub import shipped_models
 from vislex.text import postprocess_caption
 
 if TYPE_CHECKING:
@@ -29,9 +27,9 @@ __all__ = [
     "CaptionModel",
     "StockCaptioner",
     "VislexCaptioner",
+    "describe_folder",
     "folder_hash",
     "learning_curve",
-    "open_caption_model",
     "parameter_counts",
 ]
 
@@ -190,47 +188,6 @@ class StockCaptioner:
             tokens = tokens[1:]
         ended = [place for place, token in enumerate(tokens) if token in _as_list(ends)]
         return ended[0] + 1 if ended else len(tokens)
-
-
-def open_caption_model(
-    name: str | Path,
-    *,
-    row: str | None = None,
-    origin: Origin | None = None,
-    device: str = "auto",
-    dtype: str = "float32",
-) -> CaptionModel:
-    """Opens a model by what a user writes after ``--model``.
-
-    Args:
-        name: A captioner folder of vislex, the name of a shipped one, ``hf:ORG/CAPTIONER`` or ``hf:FOLDER``.
-        row: Name of its row; made from its parts if None.
-        origin: Where the weights came from; found out if None.
-        device: "auto", "cpu", "cuda", ...
-        dtype: "auto" (bfloat16 where it is fast), "float32", "bfloat16" or "float16".
-
-    Raises:
-        CheckpointError: If there is no such captioner.
-    """
-    name = str(name)
-    target = resolve_device(device)
-    number_format = resolve_dtype(dtype, target)
-    if name.startswith("hf:"):
-        return StockCaptioner.from_pretrained(name.removeprefix("hf:"), row=row, device=target, dtype=number_format)
-    folder = Path(name)
-    shipped = shipped_models("captioner-*")
-    if not folder.is_dir() and name in shipped:
-        folder, origin = shipped[name], origin or "shipped"
-    if not (folder / "config.json").is_file():
-        known = f"; shipped ones are {', '.join(shipped)}" if shipped else ""
-        raise CheckpointError(
-            f"'{name}' is no captioner folder (it has no config.json){known}; hf:NAME opens a stock one"
-        )
-    from vislex.captioner import Captioner
-
-    captioner = Captioner.from_pretrained(folder, dtype=number_format).to(target)
-    info = describe_folder(captioner, folder, row=row, origin=origin or "local")
-    return VislexCaptioner(captioner, info)
 
 
 def describe_folder(captioner: Captioner, folder: Path, *, row: str | None, origin: Origin) -> ModelInfo:

@@ -18,7 +18,8 @@ from pydantic import Field, model_validator
 
 from vislex.benchmarks.arms import Arm, TrainedArm, shipped_arm, train_arm
 from vislex.benchmarks.caption_data import CaptionData, load_suite_captions
-from vislex.benchmarks.caption_models import CaptionModel, folder_hash, open_caption_model
+from vislex.benchmarks.caption_models import CaptionModel, folder_hash
+from vislex.benchmarks.caption_opening import open_caption_model
 from vislex.benchmarks.captioning import bound_runs, evaluate, run_key
 from vislex.benchmarks.comparison_settings import ComparisonSettings
 from vislex.benchmarks.report import write_report

@@ -26,7 +26,8 @@ from rich.table import Table
 
 from vislex import provenance
 from vislex.benchmarks.caption_data import CaptionData, load_caption_data
-from vislex.benchmarks.caption_models import VislexCaptioner, open_caption_model
+from vislex.benchmarks.caption_models import VislexCaptioner
+from vislex.benchmarks.caption_opening import open_caption_model
 from vislex.benchmarks.results import Results, ResultsFile, Run, Timing, content_key
 from vislex.captioner import InfilledCaption
 from vislex.decoders.autoregressive import AutoregressiveDecoder

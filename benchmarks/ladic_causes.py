@@ -24,7 +24,8 @@ from pydantic import Field, field_validator
 from rich.console import Console
 
 from vislex.benchmarks.against_ar_runs import AgainstARConfig, StyleRuns
-from vislex.benchmarks.caption_models import VislexCaptioner, folder_hash, open_caption_model
+from vislex.benchmarks.caption_models import VislexCaptioner, folder_hash
+from vislex.benchmarks.caption_opening import open_caption_model
 from vislex.benchmarks.captioning import score, scorer_ids
 from vislex.benchmarks.cause_arms import BASE, CAUSE_ARMS, CauseArm, compare_with_base, object_errors
 from vislex.benchmarks.cause_plot import plot_causes

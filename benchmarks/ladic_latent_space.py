@@ -23,7 +23,8 @@ from pydantic import Field, field_validator
 from rich.console import Console
 
 from vislex.benchmarks.caption_data import CaptionData, load_suite_captions
-from vislex.benchmarks.caption_models import VislexCaptioner, open_caption_model, read_json
+from vislex.benchmarks.caption_models import VislexCaptioner, read_json
+from vislex.benchmarks.caption_opening import open_caption_model
 from vislex.benchmarks.captioning import scorer_ids
 from vislex.benchmarks.console_tables import print_rows
 from vislex.benchmarks.contenders import CONTENDERS, ways

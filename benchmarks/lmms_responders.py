@@ -23,7 +23,8 @@ from transformers import LogitsProcessorList
 from vislex.adapters.host_turns import host_inputs
 from vislex.adapters.vlm_read import encode_once, read_masks
 from vislex.adapters.vlm_segment import codec_of
-from vislex.benchmarks.caption_models import folder_hash, open_caption_model, parameter_counts
+from vislex.benchmarks.caption_models import folder_hash, parameter_counts
+from vislex.benchmarks.caption_opening import open_caption_model
 from vislex.benchmarks.results import ModelInfo
 from vislex.benchmarks.vlm_rows import open_model
 from vislex.data.jsonl import read_json

@@ -1,13 +1,13 @@
 """What do ViLex's tokens carry, and what does each one more add?
 
-On a frozen encoder (the small SigLIP beside EfficientNet: SigLIP alone hardly knows what captions do not name, and its
-pooling stops at a quarter of what the true caption saves) poolings are trained through the frozen text-to-image model: with TailDrop, with exactly k tokens,
-as De-Diffusion's words, and with tokens that stand past the text encoder. Beside them stand texts: the true caption, a
-captioner's, De-Diffusion's, ViLex's tokens snapped to the nearest words. The first outcome is the denoising loss of the
-same images under the same times and noise; then what the reader reads from images drawn from the same start noise. The
-claims: the loss falls from each budget to the next; more objects need more tokens for 90 % of the plateau; TailDrop at
-k is at most 5 % worse than a model trained with exactly k, with all tokens at most 2 %; one continuous token beats
-every text in loss and in never-named factors. Which factors come first is reported.
+On a frozen encoder (the small SigLIP beside EfficientNet: what captions seldom tell is hardly in SigLIP alone, and a
+pooling on it soon learns no more) poolings are trained through the frozen text-to-image model: with TailDrop, with
+exactly k tokens, as De-Diffusion's words, and with tokens that stand past the text encoder. Beside them stand texts:
+the true caption, a captioner's, De-Diffusion's, ViLex's tokens snapped to the nearest words. The first outcome is the
+denoising loss of the same images under the same times and noise; then what the reader reads from images drawn from the
+same start noise. The claims: the loss falls from each budget to the next; more objects need more tokens for 90 % of the
+plateau; TailDrop at k is at most 5 % worse than a model trained with exactly k, with all tokens at most 2 %; one
+continuous token beats every text in loss and in never-named factors. Which factors come first is reported.
 
     python -m vislex.benchmarks.vilex_tokens              two cores, about three hours, behind vilex_base
     python -m vislex.benchmarks.vilex_tokens --smoke      does it run here? seconds, behind vilex_base --smoke

@@ -8,11 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from vislex.adapters.instructions import CAPTION_PROMPT
 from vislex.adapters.vlm import VisionLanguageModel
 from vislex.benchmarks import segmentation, vqa
 from vislex.benchmarks.caption_data import CaptionData, load_suite_captions
-from vislex.benchmarks.caption_models import STOCK_LENGTH
+from vislex.benchmarks.caption_opening import VlmCaptioner
 from vislex.benchmarks.captioning import score, scorer_ids
 from vislex.benchmarks.results import content_key
 from vislex.benchmarks.row_file import RowFile
@@ -22,7 +21,6 @@ from vislex.benchmarks.vlm_rows import open_model
 from vislex.metrics.masks import MASKS
 from vislex.metrics.statistics import paired_bootstrap
 from vislex.specs import token_count
-from vislex.text import postprocess_caption
 
 __all__ = [
     "BLIND",
@@ -146,10 +144,8 @@ class Measures:
         return scores | {"invalid masks": run.scores["invalid"]}, run.per_image["IoU"], run.captions
 
     def _captions(self, model: VisionLanguageModel, info: Any, options: Mapping[str, Any]) -> Any:
-        texts: list[str] = []
-        for images in self.captions.chunks():
-            answers = model.ask(list(images), [CAPTION_PROMPT] * len(images), max_new_tokens=STOCK_LENGTH, **options)
-            texts += [postprocess_caption(answer.text) for answer in answers]
+        captioner = VlmCaptioner(model, info)
+        texts = [made.text for images in self.captions.chunks() for made in captioner.caption(images, **options)]
         scores, per_image = score(dict(zip(self.captions.record.ids, texts, strict=True)), self.captions)
         return {CAPTIONS: scores["CIDEr-D"], "scene-F1": scores["scene-F1"]}, per_image["CIDEr-D"], texts
 

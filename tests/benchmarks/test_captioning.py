@@ -24,7 +24,8 @@ from transformers import (
 
 from vislex.benchmarks import captioning, latency, retrieval
 from vislex.benchmarks.caption_data import CaptionData, constant_caption, nearest_captions
-from vislex.benchmarks.caption_models import open_caption_model, parameter_counts
+from vislex.benchmarks.caption_models import parameter_counts
+from vislex.benchmarks.caption_opening import open_caption_model
 from vislex.decoders.trace import HIDDEN
 from vislex.errors import CheckpointError
 from vislex.text import load_tokenizer

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from vislex.benchmarks.caption_data import CaptionData
-from vislex.benchmarks.caption_models import open_caption_model
+from vislex.benchmarks.caption_opening import open_caption_model
 from vislex.benchmarks.infilling import FUNCTION_WORDS, Cloze, cloze, evaluate, main, table
 from vislex.benchmarks.results import ModelInfo, Results, Run
 from vislex.captioner import Captioner

@@ -37,7 +37,7 @@ from vislex.adapters.vlm import VisionLanguageModel
 from vislex.adapters.vlm_segment import prepare_codec
 from vislex.benchmarks import captioning, lmms_run, segmentation, vqa
 from vislex.benchmarks.caption_data import load_suite_captions
-from vislex.benchmarks.caption_models import open_caption_model
+from vislex.benchmarks.caption_opening import open_caption_model
 from vislex.benchmarks.lmms_model import VislexLMM
 from vislex.benchmarks.vlm_rows import open_model
 from vislex.cli.main import main

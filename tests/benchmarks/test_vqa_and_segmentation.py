@@ -12,8 +12,13 @@ import torch
 
 import vislex
 from vislex.adapters.chat import chat_tokenizer
+from vislex.adapters.instructions import CAPTION_PROMPT
 from vislex.adapters.vlm import VisionLanguageModel
+from vislex.adapters.vlm_ask import Answer
 from vislex.adapters.vlm_segment import prepare_codec
+from vislex.benchmarks.caption_data import load_suite_captions
+from vislex.benchmarks.caption_models import STOCK_LENGTH
+from vislex.benchmarks.caption_opening import VlmCaptioner, open_caption_model
 from vislex.benchmarks.demo_vlm import measure_vlm
 from vislex.benchmarks.results import ModelInfo, read_results
 from vislex.benchmarks.segmentation import BOXES, ceiling_run, evaluate, load_segmentation_data
@@ -21,7 +26,7 @@ from vislex.benchmarks.show import show
 from vislex.benchmarks.vqa import FLOOR, TYPE, floor_run, load_vqa_data, majority_answers
 from vislex.cli.main import main
 from vislex.segmentation import create_codec
-from vislex.text import load_tokenizer, prune_tokenizer
+from vislex.text import load_tokenizer, postprocess_caption, prune_tokenizer
 
 
 @pytest.fixture(scope="module")
@@ -158,3 +163,34 @@ def test_the_demo_asks_a_model_once(folder: Path, tmp_path: Path, capsys: pytest
     show(tmp_path / "report.html")
     assert "answers a second" in capsys.readouterr().out
     assert "Questions on" in (tmp_path / "report.html").read_text(encoding="utf-8")
+
+
+def test_captions_of_a_model_that_is_asked(folder: Path, tmp_path: Path) -> None:
+    """``bench captioning`` asks a vision-language model as its recipes do, or with a prompt of the user's."""
+    out = tmp_path / "results.json"
+    asked = ["--size", "6", "--no-bounds", "--max-new-tokens", "5", "--batch-size", "4", "--out", str(out)]
+    assert main(["bench", "captioning", "--model", str(folder), *asked]) == 0
+    run = read_results([out]).runs[0]
+    images = load_suite_captions(size=6, n_images=0, n_train=1).images(6)
+    told = vislex.VisionLanguageModel.from_pretrained(folder).ask(images, CAPTION_PROMPT, max_new_tokens=5)
+    assert run.captions == [postprocess_caption(answer.text) for answer in told]
+    assert run.timing.evaluations == np.mean([answer.new_tokens for answer in told])
+    assert run.model.row == "tiny"
+    assert run.model.decoder == "mlp + llama"
+    assert isinstance(open_caption_model(folder), VlmCaptioner)
+
+
+def test_a_prompt_of_the_users_own_is_asked() -> None:
+    asked: list[Any] = []
+
+    class Model:
+        device, dtype = torch.device("cpu"), torch.float32
+
+        def ask(self, images: Any, prompts: Any, **options: Any) -> list[Answer]:
+            asked.append((prompts, options))
+            return [Answer("A  Dog .", 3, 0.5) for _ in images]
+
+    captioner = VlmCaptioner(Model(), ModelInfo(row="one", origin="local"))
+    made = captioner.caption([None, None], batch_size=2, prompt="what is there?", num_beams=2)  # type: ignore[list-item]
+    assert asked == [(["what is there?"] * 2, {"batch_size": 2, "num_beams": 2, "max_new_tokens": STOCK_LENGTH})]
+    assert [(caption.text, caption.evaluations, caption.seconds) for caption in made] == [("A Dog", 6, 0.5)] * 2

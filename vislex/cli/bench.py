@@ -207,7 +207,7 @@ def _captioning(
 ) -> list[Run]:  # fmt: skip
     import torch
 
-    from vislex.benchmarks.caption_models import open_caption_model
+    from vislex.benchmarks.caption_opening import open_caption_model
     from vislex.benchmarks.captioning import Generation, bound_runs, evaluate
 
     drawn = {"seed": seed} if seed else {}  # 0 is every decoder's own
@@ -256,7 +256,7 @@ def _latency(
     names: list[str], sizes: list[int], new_tokens: int, repeats: int, num_beams: int, *, device: str, dtype: str,
     seed: int, batch_size: int,
 ) -> list[Run]:  # fmt: skip
-    from vislex.benchmarks.caption_models import open_caption_model
+    from vislex.benchmarks.caption_opening import open_caption_model
     from vislex.benchmarks.latency import measure
 
     return [

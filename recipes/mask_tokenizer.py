@@ -121,9 +121,9 @@ def run(config: MaskTokenizerSettings) -> Path:
         title="mask_tokenizer",
         callbacks=[codebook],
     )
-    trainer.fit()
+    seconds = trainer.fit()["seconds"]
     model.to(getattr(torch, config.save_dtype), memory_format=torch.contiguous_format)
-    figures = {"seconds": trainer.meter.total_seconds, **ceiling(model.float().eval(), held_out)}  # of what is saved
+    figures = {"seconds": seconds, **ceiling(model.float().eval(), held_out)}  # of what is saved
     if trainer.is_world_process_zero():
         model.to(getattr(torch, config.save_dtype)).save_pretrained(output)
         (output / "README.md").write_text(_card(config, model, figures, facts.trained_on), encoding="utf-8")

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import nn
 
-from vislex.training.callbacks import read_log
+from vislex.training.callbacks import read_log, whole_training
 from vislex.training.settings import TrainingSettings, uses_bf16
 from vislex.training.trainer import PartTrainer, bf16_call
 
@@ -44,6 +44,26 @@ def test_a_resumed_training_ends_bit_for_bit_where_an_uninterrupted_one_does(
     losses = [[e["loss"] for e in read_log(t.folder / "training.jsonl") if "loss" in e] for t in (whole, resumed)]
     assert len(losses[0]) == 6
     assert losses[0] == losses[1]
+
+
+def test_figures_are_of_the_whole_training_however_often_it_stopped(make_trainer: Make) -> None:
+    whole = make_trainer("whole").fit()
+    interrupt_at(make_trainer("cut"), 3)
+    resumed, again = make_trainer("cut"), make_trainer("cut")
+    found = resumed.fit()
+    nothing_left = again.fit()
+    assert resumed.meter.total_samples == 3 * 4
+    assert again.meter.total_samples == 0
+    entries = [entry for entry in read_log(resumed.folder / "training.jsonl") if "loss" in entry]
+    for figures in (found, nothing_left):
+        assert figures["loss"] == pytest.approx(whole["loss"])
+        assert figures["seconds"] >= sum(entry["seconds"] for entry in entries)
+        assert figures["samples_per_second"] == pytest.approx(6 * 4 / figures["seconds"])
+    assert nothing_left["seconds"] == pytest.approx(found["seconds"], abs=0.5)
+    assert whole_training([], {"seconds": 2.0, "samples_per_second": 0.0}, otherwise=7.0) == {
+        "loss": 7.0,
+        "seconds": 2.0,
+    }
 
 
 def test_the_average_is_validated_and_left_in_the_model(make_trainer: Make) -> None:

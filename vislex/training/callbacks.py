@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from accelerate.utils import reduce
 from rich.console import Console
@@ -18,7 +19,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 
 from vislex.training.files import write_whole
 
-__all__ = ["JsonlCallback", "ProgressCallback", "StopCallback", "read_log"]
+__all__ = ["JsonlCallback", "ProgressCallback", "StopCallback", "read_log", "whole_training"]
 
 SHOWN = {
     "loss": "loss", "images_per_second": "images/s", "text_tokens_per_second": "text tokens/s",
@@ -36,6 +37,28 @@ def read_log(path: Path) -> list[dict[str, Any]]:
         except ValueError:
             break
     return entries
+
+
+def whole_training(
+    entries: Sequence[Mapping[str, Any]], rest: Mapping[str, float], *, otherwise: float
+) -> dict[str, float]:
+    """What a training came to, however often it was stopped and resumed.
+
+    Args:
+        entries: Of its ``training.jsonl``.
+        rest: Figures of the meter since the last of them.
+        otherwise: Its loss where it was too short to be logged.
+
+    Returns:
+        "loss", the mean over all logged steps; "seconds"; "samples_per_second" where there were any.
+    """
+    logged = [entry for entry in entries if "loss" in entry]
+    steps = np.diff([0, *(entry["step"] for entry in logged)])
+    spans = [span for span in (*logged, rest) if "seconds" in span]
+    seconds = sum(span["seconds"] for span in spans)
+    samples = sum(span["samples_per_second"] * span["seconds"] for span in spans)
+    loss = float(np.average([entry["loss"] for entry in logged], weights=steps)) if logged else otherwise
+    return {"loss": loss, "seconds": seconds, **({"samples_per_second": samples / seconds} if samples else {})}
 
 
 class JsonlCallback(TrainerCallback):

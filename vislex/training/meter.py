@@ -189,7 +189,7 @@ class Meter:
         Returns:
             ``samples_per_second``, and ``images_``, ``text_tokens_`` and ``image_tokens_per_second`` where there are
             any, over all processes; shares of the time, 0 to 1: ``data_wait``, ``forward``, ``backward`` (with the
-            exchange of gradients), ``optimizer``; ``peak_memory_mb``; ``mfu``, 0 to 1, on a known device.
+            exchange of gradients), ``optimizer``; ``seconds``; ``peak_memory_mb``; ``mfu``, 0 to 1, on a known device.
         """
         return self._figures(self._total) if self._total.seconds else {}
 
@@ -199,6 +199,7 @@ class Meter:
         times = {part: spent / span.seconds for part, spent in span.times.items()}
         figures |= {"data_wait": times["data"], "forward": times["forward"], "optimizer": times["optimizer"]}
         figures["backward"] = max(times["step"] - times["forward"], 0.0)
+        figures["seconds"] = span.seconds
         figures["peak_memory_mb"] = peak_memory() / 2**20
         if self.peak is not None and self.flops_per_sample is not None:
             figures["mfu"] = span.own_samples * self.flops_per_sample / span.seconds / self.peak

@@ -25,7 +25,7 @@ from transformers.utils import logging as transformers_logging
 
 from vislex.errors import CheckpointError, ConfigError, StoppedError
 from vislex.specs import VisionTokens
-from vislex.training.callbacks import JsonlCallback, ProgressCallback, StopCallback, read_log
+from vislex.training.callbacks import JsonlCallback, ProgressCallback, StopCallback, read_log, whole_training
 from vislex.training.checkpoints import (
     KeptCallback,
     check_space,
@@ -181,7 +181,7 @@ class PartTrainer(Trainer):
             ) from error
         if self._stop.stopped:
             raise StoppedError(f"SIGTERM stopped the training after step {self.state.global_step}; {self._goes_on()}")
-        self.meter.read(self._over_processes)
+        rest = self.meter.read(self._over_processes)
         if not self._figures and self._log_file.is_file():  # nothing was left to do, or to validate
             self._figures = _last_validation(self._log_file)
         if self.ema is not None:
@@ -189,9 +189,8 @@ class PartTrainer(Trainer):
         self._put_together()
         if merge:
             merge_lora(self._plain)
-        figures = {"loss": result.training_loss, "seconds": self.meter.total_seconds}
-        if self.meter.total_samples:
-            figures["samples_per_second"] = self.meter.total_samples / self.meter.total_seconds
+        entries = read_log(self._log_file) if self._log_file.is_file() else []
+        figures = whole_training(entries, rest, otherwise=result.training_loss)
         return {**figures, **{key: value for key, value in self._figures.items() if key.startswith("eval_")}}
 
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:

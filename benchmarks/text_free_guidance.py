@@ -33,7 +33,7 @@ from vislex.benchmarks.row_file import RowFile
 from vislex.benchmarks.token_claims import TAIL_DROP
 from vislex.benchmarks.trainings import train_once
 from vislex.benchmarks.verdicts import all_of
-from vislex.benchmarks.vilex_experiment import SMOKE, Base, ViLexExperiment, interval_values, mean_interval
+from vislex.benchmarks.vilex_experiment import SMOKE, Base, TokenExperiment, interval_values, mean_interval
 from vislex.benchmarks.vilex_plots import plot_guidance
 from vislex.data import openmoji
 from vislex.data.openmoji.draws import Draws
@@ -56,6 +56,7 @@ IDENTITY = ("concept", "artist", "hue")  # what no prompt speaks of
 CHANGED = ("background", "background", "background", "position", "position", "size")  # one prompt each
 RISES, FALLS = "compliance rises with w", "identity falls with w"
 SMOKE_SIZES = SMOKE | {
+    "encoder": "siglip-tiny",
     "subjects": 2,
     "weights": "[0.0, 1.5]",
     "num_inference_steps": 2,
@@ -64,7 +65,7 @@ SMOKE_SIZES = SMOKE | {
 Row = Mapping[str, Any]
 
 
-class GuidanceConfig(ViLexExperiment):
+class GuidanceConfig(TokenExperiment):
     """Options of ``text_free_guidance``."""
 
     model: Path | None = Field(None, description="folder of a ViLex model; none takes that of vilex_tokens")

@@ -41,7 +41,7 @@ from vislex.benchmarks.reconstruction import (
 from vislex.benchmarks.row_file import RowFile
 from vislex.benchmarks.token_claims import EMPTY, TAIL_DROP
 from vislex.benchmarks.trainings import filled_config, train_once
-from vislex.benchmarks.vilex_experiment import SMOKE, Base, ViLexExperiment, judge, tier_mean
+from vislex.benchmarks.vilex_experiment import SMOKE, Base, TokenExperiment, judge, tier_mean
 from vislex.benchmarks.vilex_plots import plot_portability
 from vislex.data import openmoji
 from vislex.diffusion.t2i import TextToImage, load_t2i
@@ -59,6 +59,7 @@ LEAST_KEPT = 0.8  # of A's accuracy, fixed before the runs
 CLAIM = "another denoiser reads the tokens"
 A, B = "A, which taught the tokens", "B, which never saw them"
 SMOKE_SIZES = SMOKE | {
+    "encoder": "siglip-tiny",
     "budgets": "[1, 4]",
     "size": 8,
     "num_inference_steps": 2,
@@ -69,7 +70,7 @@ SMOKE_SIZES = SMOKE | {
 Row = Mapping[str, Any]
 
 
-class PortabilityConfig(ViLexExperiment):
+class PortabilityConfig(TokenExperiment):
     """Options of ``token_portability``."""
 
     model: Path | None = Field(None, description="folder of a ViLex model; none takes that of vilex_tokens")

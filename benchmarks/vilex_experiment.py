@@ -21,8 +21,8 @@ from vislex.recipes.dediffusion_pretrain import DeDiffusionPretrainConfig
 from vislex.recipes.vilex_pretrain import ViLexPretrainConfig
 
 __all__ = [
-    "BASE_RESULTS", "NEVER_NAMED", "SMOKE", "Base", "ViLexExperiment", "interval_values", "judge", "mean_interval",
-    "tier_mean",
+    "BASE_RESULTS", "NEVER_NAMED", "SMOKE", "Base", "TokenExperiment", "ViLexExperiment", "interval_values", "judge",
+    "mean_interval", "tier_mean",
 ]  # fmt: skip
 
 BASE_RESULTS = Path(__file__).parent / "results" / "vilex_base.json"
@@ -128,6 +128,15 @@ class ViLexExperiment(Config):
             "device": self.device,
             "progress": False,
         }
+
+
+class TokenExperiment(ViLexExperiment):
+    """An experiment on what the tokens of a frozen encoder say; all of them share its trainings."""
+
+    encoder: str = Field("fused:siglip-tiny+efficientnet-lite0", description="frozen encoder under test")
+
+    def _fields(self, base: Base) -> dict[str, Any]:
+        return {**super()._fields(base), "encoder": self.encoder}
 
 
 def _with_validations(fields: dict[str, Any]) -> dict[str, Any]:

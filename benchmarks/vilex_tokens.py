@@ -40,7 +40,7 @@ from vislex.benchmarks.row_file import RowFile
 from vislex.benchmarks.token_claims import EMPTY, TAIL_DROP, budgets_by_objects, claims, conclude, factor_budgets
 from vislex.benchmarks.token_ladder import DE_DIFFUSION, PAST, Step, ladder, trained_with
 from vislex.benchmarks.trainings import train_once
-from vislex.benchmarks.vilex_experiment import SMOKE, Base, ViLexExperiment, tier_mean
+from vislex.benchmarks.vilex_experiment import SMOKE, Base, TokenExperiment, tier_mean
 from vislex.benchmarks.vilex_plots import plot_tokens
 from vislex.data import openmoji
 from vislex.metrics.factors import FACTORS
@@ -53,6 +53,7 @@ __all__ = ["ViLexTokens", "ViLexTokensConfig", "main", "table"]
 
 RESULTS = Path(__file__).parent / "results" / "vilex_tokens.json"
 SMOKE_SIZES = SMOKE | {
+    "encoder": "siglip-tiny",
     "budgets": "[1, 4]",
     "fixed": "[4, 1]",
     "size": 8,
@@ -64,10 +65,9 @@ SMOKE_SIZES = SMOKE | {
 }
 
 
-class ViLexTokensConfig(ViLexExperiment):
+class ViLexTokensConfig(TokenExperiment):
     """Options of ``vilex_tokens``."""
 
-    encoder: str = Field("fused:siglip-tiny+efficientnet-lite0", description="frozen encoder under test")
     budgets: list[int] = Field([1, 2, 4, 8, 16], min_length=2, description="numbers of tokens, the last is all")
     fixed: list[int] = Field([16, 4, 1], description="budgets for which a model of its own is trained")
     captioner: str | None = Field("captioner-prefix", description="whose captions are a rung; null for none")
@@ -106,11 +106,8 @@ class ViLexTokens:
         """The model of every arm, which is trained if it is missing."""
         fixed = {trained_with(k): {"n_tokens": k, "tail_drop": "none"} for k in self.config.fixed}
         wanted: dict[str, dict[str, Any]] = {TAIL_DROP: {}, **fixed, PAST: {"inject": "output"}}
-        made: dict[str, Any] = {"encoder": self.config.encoder}
-        configs = {
-            name: (vilex_pretrain.RECIPE, self.config.vilex(self.base, **made, **own)) for name, own in wanted.items()
-        }
-        configs[DE_DIFFUSION] = (dediffusion_pretrain.RECIPE, self.config.dediffusion(self.base, **made))
+        configs = {name: (vilex_pretrain.RECIPE, self.config.vilex(self.base, **own)) for name, own in wanted.items()}
+        configs[DE_DIFFUSION] = (dediffusion_pretrain.RECIPE, self.config.dediffusion(self.base))
         models = {}
         for name, (recipe, config) in configs.items():
             made = train_once(recipe, config, self.config.folder, name.replace(" ", "-"))

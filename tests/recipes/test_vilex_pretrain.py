@@ -89,6 +89,7 @@ def test_the_other_stages_and_rates(tmp_path: Path, t2i: Path) -> None:
         "objective={weighting: v}",
         "optimizer=adafactor",
         "depth=2",
+        "token_scale=3.0",
         "order=text_first",
         "inject=output",
     ],

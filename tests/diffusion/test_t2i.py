@@ -157,6 +157,12 @@ def test_without_padding_the_prediction_is_the_same(tiny_t2i: Build, name: str) 
     tokens = torch.randn(2, 3, sum(model.widths), generator=torch.Generator().manual_seed(0))
     kept = torch.tensor([[True, True, False], [True, False, False]])
     assert model.hides_padding == name.startswith("pixart")
+    with torch.no_grad():
+        found, wanted = (model.predict(noisy, t, model.condition(PROMPTS, padded=padded)) for padded in (False, True))
+    torch.testing.assert_close(found, wanted, rtol=1e-5, atol=1e-5)
+    assert model.condition(["red"], padded=False).prompt_embeds.shape[1] == (
+        2 if model.hides_padding else model.condition(["red"]).prompt_embeds.shape[1]
+    )
     for inject in ("input", "output") if len(model.texts) == 1 else ("input",):
         given: Any = (tokens, kept, ["a red dog", ""], "visual_first", inject)
         whole, short = model.condition_from_soft_tokens(*given), model.condition_from_soft_tokens(*given, padded=False)

@@ -243,10 +243,18 @@ class TextToImage(nn.Module):
             part.train(mode and _has_trainable(part))
         return self
 
-    def condition(self, prompts: str | Sequence[str]) -> Condition:
-        """Conditions of B prompts, as the stock pipeline's ``encode_prompt`` gives them."""
+    def condition(self, prompts: str | Sequence[str], *, padded: bool = True) -> Condition:
+        """Conditions of B prompts, as the stock pipeline's ``encode_prompt`` gives them.
+
+        Args:
+            prompts: Texts.
+            padded: See ``condition_from_soft_tokens``.
+        """
         listed = [prompts] if isinstance(prompts, str) else list(prompts)
-        return self.read_texts([text.tokenize(listed) for text in self.texts])
+        return self.read_texts(self._shortened([text.tokenize(listed) for text in self.texts], padded))
+
+    def _shortened(self, inputs: list[TextInputs], padded: bool) -> list[TextInputs]:
+        return inputs if padded or not self.hides_padding else [own.trimmed() for own in inputs]
 
     def condition_from_soft_tokens(
         self,
@@ -283,8 +291,7 @@ class TextToImage(nn.Module):
             raise ConfigError(f"unknown injection '{inject}' of soft tokens; allowed are {', '.join(INJECTIONS)}")
         parts = tokens.split(self.widths, dim=-1)
         inputs = [text.compose(part, mask, prompts, order) for text, part in zip(self.texts, parts, strict=True)]
-        if self.hides_padding and not padded:
-            inputs = [own.trimmed() for own in inputs]
+        inputs = self._shortened(inputs, padded)
         if inject == "output" and len(self.texts) > 1:
             raise SpecError(
                 f"{self.pipeline_name} has {len(self.texts)} text encoders, which tokens cannot pass by; use 'input'"

@@ -11,7 +11,14 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from transformers import AutoModel, AutoModelForCausalLM, GenerationConfig, GenerationMixin, PreTrainedModel
+from transformers import (
+    AutoModel,
+    AutoModelForCausalLM,
+    GenerationConfig,
+    GenerationMixin,
+    LogitsProcessorList,
+    PreTrainedModel,
+)
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
 from vislex.adapters.connectors import Connector, create_connector
@@ -23,6 +30,7 @@ from vislex.adapters.vlm_masks import positions_of, prefix_mask
 from vislex.adapters.vlm_processing import VisionLanguageProcessor
 from vislex.adapters.vlm_saving import load_llm_from_source, record_parts, vlm_card
 from vislex.adapters.vlm_segment import Segmentation, segment
+from vislex.adapters.vlm_words import WordsOnly
 from vislex.composite import CompositeModel, join_configs, not_none
 from vislex.decoders.base import as_vision_tokens
 from vislex.encoders.base import VisionEncoder
@@ -316,7 +324,7 @@ class VisionLanguageModel(CompositeModel, GenerationMixin):
         pixel_attention_mask: Tensor | None = None,
         **kwargs: Any,
     ) -> Any:
-        """Continues prompts; images are encoded once, whatever the number of beams.
+        """Continues prompts, never by an image token; images are encoded once, whatever the number of beams.
 
         Args:
             input_ids: int64[B, L] prompts, padded on the left.
@@ -333,6 +341,8 @@ class VisionLanguageModel(CompositeModel, GenerationMixin):
         """
         image_inputs = {"spatial_shapes": spatial_shapes, "pixel_attention_mask": pixel_attention_mask}
         vision = self.see(pixel_values, vision_tokens, vision_mask, n_tokens, **image_inputs)
+        given = kwargs.pop("logits_processor", None) or []
+        kwargs["logits_processor"] = LogitsProcessorList([WordsOnly(self.config.image_token_id), *given])
         return super().generate(input_ids, inputs_embeds=self.embed(input_ids, vision), **kwargs)
 
     def ask(self, images: Any, prompts: str | Sequence[str], **options: Any) -> list[Answer]:
@@ -397,13 +407,12 @@ class VisionLanguageModel(CompositeModel, GenerationMixin):
         self.llm.set_output_embeddings(value)
 
     def _set_generation(self, processor: VisionLanguageProcessor) -> None:
-        """Answers end where the tokenizer or the language model says, and hold no image token."""
+        """Answers end where the tokenizer or the language model says."""
         tokenizer, config = processor.tokenizer, self.generation_config
         own = config.eos_token_id if isinstance(config.eos_token_id, list) else [config.eos_token_id]
         ends = dict.fromkeys(i for i in (tokenizer.eos_token_id, *own) if i is not None)
         config.eos_token_id = list(ends)
         config.pad_token_id = tokenizer.pad_token_id
-        config.suppress_tokens = [processor.image_token_id]
 
 
 def _counts(vision: VisionTokens, device: torch.device) -> Tensor:

@@ -92,4 +92,5 @@ def fill_host(host: Any, model: VisionLanguageModel) -> None:
     host.model.language_model = model.llm.base_model
     host.lm_head = model.llm.get_output_embeddings()
     host.generation_config = copy.deepcopy(model.generation_config)
+    host.generation_config.suppress_tokens = [model.config.image_token_id]
     mark_initialized(host)

@@ -330,7 +330,6 @@ def test_a_model_made_here_becomes_a_llava(
     model = make_vlm(llm, norm=False)
     loud(model)
     model.save_pretrained(tmp_path / "vlm")
-    model.generation_config.suppress_tokens = None
     out, _ = export_to_host(tmp_path / "vlm", tmp_path / "host")
     host, processor = AutoModelForImageTextToText.from_pretrained(out).eval(), AutoProcessor.from_pretrained(out)
     turn = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": QUESTIONS[0]}]}]
@@ -340,6 +339,7 @@ def test_a_model_made_here_becomes_a_llava(
     assert torch.equal(given["input_ids"], own["input_ids"])
     with torch.no_grad():
         torch.testing.assert_close(host(**given).logits, model(**own).logits, rtol=0, atol=1e-5)
+    assert host.generation_config.suppress_tokens == [model.config.image_token_id]
 
 
 @pytest.mark.parametrize("family", ["llava", pytest.param("paligemma", marks=pytest.mark.slow)])

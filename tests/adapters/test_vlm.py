@@ -203,6 +203,22 @@ def test_beams_keep_several_images_apart(vlm: VisionLanguageModel) -> None:
     assert together[1, -4:].tolist() == alone[0, -4:].tolist()
 
 
+@pytest.mark.parametrize("options", [{}, {"num_beams": 2}, {"do_sample": True}])
+def test_no_answer_holds_an_image_token(vlm: VisionLanguageModel, options: dict[str, Any]) -> None:
+    inputs, image, word = prepared(vlm, [1, 1]), vlm.config.image_token_id, 9
+    loved = {"sequence_bias": [[[image], 2e4], [[word], 1e4]], "max_new_tokens": 3, "min_new_tokens": 3, **options}
+    asked = inputs["input_ids"].shape[1]
+    assert (vlm.generate(**inputs, **loved)[:, asked:] == word).all()
+    seen: list[float] = []
+
+    def watch(ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+        seen.append(float(scores[:, image].max()))
+        return scores
+
+    vlm.generate(**inputs, max_new_tokens=2, min_new_tokens=2, logits_processor=[watch])
+    assert seen == [-float("inf")] * 2
+
+
 def test_any_budget_at_run_time(make_vlm: Make) -> None:
     model = make_vlm(connector="attention_pool", n_tokens=6, num_heads=2)
     lengths = []

@@ -100,6 +100,7 @@ def command(
     \b
     vislex bench captioning --model runs/mine                         CIDEr-D, BLEU, ROUGE-L, scene-F1, time
     vislex bench captioning -m runs/a -m hf:Salesforce/blip-image-captioning-base --data coco:data/coco --split test
+    vislex bench captioning -m runs/vlm -m captioner-prefix           a vision-language model beside a captioner
     vislex bench captioning -m captioner-masked --option num_candidates=8 --option do_sample=true
     vislex bench retrieval --model siglip-tiny                        recall at 1, 5, 10 in both directions
     vislex bench latency -m runs/a -m runs/b --batch-sizes 1,16       the same number of tokens on both sides

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import torch
@@ -42,20 +42,24 @@ class TextInputs:
     Attributes:
         input_ids: int64[B, L]; a placeholder where a soft token stands.
         attention_mask: int64[B, L], 1 on all that is not padding.
+        longest: Tokens of the longest row.
         places: bool[B, L], True where a soft token stands; None if there is none.
         vectors: float[S, D], the S soft tokens of all rows, row after row.
     """
 
     input_ids: Tensor
     attention_mask: Tensor
+    longest: int
     places: Tensor | None = None
     vectors: Tensor | None = None
 
     def trimmed(self) -> TextInputs:
         """Without the columns at the end that are padding in every row."""
-        length = int(self.attention_mask.sum(1).max())
-        places = None if self.places is None else self.places[:, :length]
-        return TextInputs(self.input_ids[:, :length], self.attention_mask[:, :length], places, self.vectors)
+        ids, mask, places = (
+            None if rows is None else rows[:, : self.longest]
+            for rows in (self.input_ids, self.attention_mask, self.places)
+        )
+        return replace(self, input_ids=ids, attention_mask=mask, places=places)
 
 
 class TextReader(ABC):
@@ -123,7 +127,8 @@ class TextReader(ABC):
             texts, padding="max_length", max_length=self.length, truncation=True, return_tensors="pt"
         )
         mask = encoded.get("attention_mask", torch.ones_like(encoded["input_ids"]))
-        return TextInputs(encoded["input_ids"].to(self.device), mask.to(self.device))
+        longest = int(mask.sum(1).max())
+        return TextInputs(encoded["input_ids"].to(self.device), mask.to(self.device), longest)
 
     def compose(
         self,
@@ -178,6 +183,7 @@ class TextReader(ABC):
         return TextInputs(
             torch.tensor(padded, device=device),
             torch.tensor(real, device=device),
+            max(map(len, ids), default=0),
             torch.tensor(places, device=device),
             vectors[kept.to(device)],
         )

@@ -58,7 +58,7 @@ class TextToImageTraining(PreTrainedModel):
             timesteps: [B] in the scheduler's unit.
             noise: float[B, C, h, w].
         """
-        condition = self.t2i.read_texts([TextInputs(input_ids, attention_mask)])
+        condition = self.t2i.read_texts([TextInputs(input_ids, attention_mask, input_ids.shape[1])])
         draw = NoiseDraw(timesteps, noise.float())
         loss: Tensor = self.objective(self.t2i, latents, condition, draw).loss
         return loss

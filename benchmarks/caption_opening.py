@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -9,13 +10,13 @@ from typing import TYPE_CHECKING
 import torch
 
 from vislex.adapters.instructions import CAPTION_PROMPT
+from vislex.adapters.vlm_config import VisionLanguageConfig
 from vislex.benchmarks.caption_models import (
     STOCK_LENGTH,
     CaptionModel,
     StockCaptioner,
     VislexCaptioner,
     describe_folder,
-    read_json,
 )
 from vislex.benchmarks.results import ModelInfo, Origin
 from vislex.benchmarks.vlm_rows import AnsweringModel, open_model
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
 
     from PIL.Image import Image
 
-__all__ = ["VlmCaptioner", "is_vlm", "open_caption_model"]
+__all__ = ["VlmCaptioner", "kind_of", "open_caption_model"]
 
 
 class VlmCaptioner:
@@ -75,9 +76,14 @@ class VlmCaptioner:
         return [Caption(postprocess_caption(one.text), beams * one.new_tokens, one.seconds) for one in answers]
 
 
-def is_vlm(folder: Path) -> bool:
-    """Whether a folder holds a vision-language model of vislex, or adapters to one."""
-    return adapter_base(folder) is not None or read_json(folder / "config.json").get("model_type") == "vislex_vlm"
+def kind_of(folder: Path) -> str | None:
+    """Model type of a folder, of adapters that of the model which they belong to; None if it does not say."""
+    if adapter_base(folder) is not None:
+        return VisionLanguageConfig.model_type
+    try:
+        return str(json.loads((folder / "config.json").read_text(encoding="utf-8"))["model_type"])
+    except (OSError, ValueError, LookupError, TypeError, RecursionError):  # whoever opens it says what is wrong
+        return None
 
 
 def open_caption_model(
@@ -107,7 +113,7 @@ def open_caption_model(
     if name.startswith("hf:"):
         return StockCaptioner.from_pretrained(name.removeprefix("hf:"), row=row, device=target, dtype=number_format)
     place = Path(name) if Path(name).is_dir() else shipped_models().get(name)
-    if place is not None and is_vlm(place):
+    if place is not None and kind_of(place) == VisionLanguageConfig.model_type:
         model, info = open_model(name, device=device, dtype=dtype)
         described = {"row": row or info.row, "origin": origin or info.origin}
         return VlmCaptioner(model, info.model_copy(update=described))

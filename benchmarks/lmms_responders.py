@@ -24,10 +24,9 @@ from vislex.adapters.host_turns import host_inputs
 from vislex.adapters.vlm_read import encode_once, read_masks
 from vislex.adapters.vlm_segment import codec_of
 from vislex.benchmarks.caption_models import folder_hash, parameter_counts
-from vislex.benchmarks.caption_opening import open_caption_model
+from vislex.benchmarks.caption_opening import kind_of, open_caption_model
 from vislex.benchmarks.results import ModelInfo
 from vislex.benchmarks.vlm_rows import open_model
-from vislex.data.jsonl import read_json
 from vislex.decoders.draws import WARPERS, Draws
 from vislex.decoders.noise import caption_generators
 from vislex.errors import ConfigError
@@ -35,7 +34,6 @@ from vislex.hardware import resolve_device, resolve_dtype
 from vislex.hub import open_checkpoint, shipped_models
 from vislex.registry import registry
 from vislex.segmentation.factory import create_codec
-from vislex.training.adapters import adapter_base
 
 if TYPE_CHECKING:
     from vislex.captioner import Captioner
@@ -303,7 +301,7 @@ def open_responder(
     name = str(name)
     place = shipped_models().get(name) if not Path(name).is_dir() else Path(name)
     if place is not None:
-        kind = _kind(place)
+        kind = kind_of(place)
         if kind == "vislex_captioner":
             if codec is not None or n_tokens is not None:
                 raise ConfigError("codec= and n_tokens= are options of vision-language models; this is a captioner")
@@ -316,14 +314,6 @@ def open_responder(
         raise ConfigError("n_tokens= is an option of vislex's vision-language models; a host has its own count")
     model, processor, info = _open_host(name.removeprefix("hf:"), device=device, dtype=dtype)
     return ChatResponder(model, processor, info, seed=seed, codec=codec)
-
-
-def _kind(folder: Path) -> str | None:
-    """Model type of a folder; that of the model which adapters belong to is ours."""
-    if adapter_base(folder) is not None:
-        return "vislex_vlm"
-    config = read_json(folder / "config.json") if (folder / "config.json").is_file() else {}
-    return config.get("model_type") if isinstance(config, dict) else None
 
 
 def _open_host(name: str, *, device: str, dtype: str) -> tuple[Any, Any, ModelInfo]:

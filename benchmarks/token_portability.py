@@ -84,7 +84,7 @@ class PortabilityConfig(TokenExperiment):
     size: int = Field(1000, ge=2, description="images that are drawn and read")
     num_inference_steps: int = Field(30, ge=1, description="of the drawing")
     guidance_scale: float = Field(1.0, ge=0, description="of the drawing; 1 is none")
-    extractor: str = Field("efficientnet-lite0", description="of features; never the encoder under test")
+    extractor: str = Field("efficientnet-lite0", description="of features, on which no claim rests")
     out: Path = Field(RESULTS, description="result file; the plot stands beside it")
 
     @field_validator("budgets")

@@ -111,17 +111,12 @@ def _plain_loss(t2i: Any, objective: Any, latents: Tensor, captions: list[str], 
 
 
 def _side(loss: Callable[[], Tensor], trained: Iterable[nn.Parameter], modules: list[nn.Module]) -> StepCost:
-    parameters = list(trained)
-    optimizer = torch.optim.AdamW(parameters, lr=1e-5)
+    optimizer = torch.optim.AdamW(trained, lr=1e-5)
 
     def step() -> None:
-        for parameter in parameters:
-            parameter.requires_grad_(True)
         loss().backward()
         optimizer.step()
         optimizer.zero_grad()
-        for parameter in parameters:  # another side may hold it frozen
-            parameter.requires_grad_(False)
         if torch.cuda.is_available():
             torch.cuda.synchronize()
 

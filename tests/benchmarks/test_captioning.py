@@ -154,6 +154,10 @@ def test_a_folder_without_a_captioner_is_one_clear_error(tmp_path: Path) -> None
         open_caption_model(tmp_path)
     with pytest.raises(CheckpointError, match="transformers cannot open"):
         open_caption_model(f"hf:{tmp_path}")
+    for broken in ("{", "[1]", "{}", "[" * 100_000):
+        (tmp_path / "config.json").write_text(broken)
+        with pytest.raises(CheckpointError):
+            open_caption_model(tmp_path)
 
 
 def test_latency_forces_the_length(captioner_folder: Path) -> None:

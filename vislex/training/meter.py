@@ -102,11 +102,6 @@ class Meter:
         """Of all processes, up to the last read."""
         return int(self._total.counts["samples"])
 
-    @property
-    def total_seconds(self) -> float:
-        """Without what was paused, up to the last read."""
-        return self._total.seconds
-
     def restart(self) -> None:
         """Forgets what was counted since the last read."""
         self._start = time.perf_counter()

@@ -14,7 +14,7 @@ from transformers import TrainerControl, TrainerState, TrainingArguments
 
 from vislex.training import meter as module
 from vislex.training.callbacks import ProgressCallback, read_log
-from vislex.training.meter import Meter, batch_counts, image_tokens_of, peak_flops
+from vislex.training.meter import Meter, batch_counts, image_tokens_of, join_spans, peak_flops
 from vislex.training.trainer import PartTrainer
 
 
@@ -63,10 +63,16 @@ def test_shares_of_the_time_are_those_of_the_parts(monkeypatch: pytest.MonkeyPat
     assert "mfu" not in figures
     spend(10)
     meter.add({"samples": 10})
-    assert meter.read(lambda counts: 2 * counts)["samples_per_second"] == 2  # of two processes
-    assert meter.summary()["samples_per_second"] == 2
-    assert meter.summary()["forward"] == pytest.approx(0.1)
-    assert (meter.total_samples, meter.summary()["seconds"]) == (40, 20)
+    later = meter.read(lambda counts: 2 * counts)  # of two processes
+    assert later["samples_per_second"] == 2
+    assert meter.total_samples == 40
+    figures["peak_memory_mb"], later["peak_memory_mb"] = 7.0, 5.0
+    joined = join_spans([{"loss": 1.0}, figures, later])
+    assert joined["text_tokens_per_second"] == 2.5
+    assert joined["forward"] == pytest.approx(0.1)
+    assert (joined["samples_per_second"], joined["seconds"], joined["peak_memory_mb"]) == (2, 20, 7)
+    assert "loss" not in joined
+    assert join_spans([{"loss": 1.0}]) == {}
 
 
 def test_operations_are_counted_with_frozen_parts_as_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -115,7 +121,7 @@ def test_a_training_tells_its_cost_in_bar_and_log(
     assert sum(entry[name] for name in names) <= 1
     assert entry["mfu"] > 0
     assert entry["text_tokens_per_second"] == pytest.approx(6 * entry["samples_per_second"])
-    assert json.dumps(trainer.meter.summary())
+    assert json.dumps(trainer.cost)
     assert trainer.meter.total_samples == 6 * 4
 
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import nn
 
-from vislex.training.callbacks import read_log, whole_training
+from vislex.training.callbacks import mean_loss, read_log
 from vislex.training.settings import TrainingSettings, uses_bf16
 from vislex.training.trainer import PartTrainer, bf16_call
 
@@ -60,10 +60,10 @@ def test_figures_are_of_the_whole_training_however_often_it_stopped(make_trainer
         assert figures["seconds"] >= sum(entry["seconds"] for entry in entries)
         assert figures["samples_per_second"] == pytest.approx(6 * 4 / figures["seconds"])
     assert nothing_left["seconds"] == pytest.approx(found["seconds"], abs=0.5)
-    assert whole_training([], {"seconds": 2.0, "samples_per_second": 0.0}, otherwise=7.0) == {
-        "loss": 7.0,
-        "seconds": 2.0,
-    }
+    for run in (resumed, again):
+        assert run.cost["text_tokens_per_second"] == pytest.approx(6 * 6 * 4 / run.cost["seconds"])
+        assert run.cost["peak_memory_mb"] >= max(entry["peak_memory_mb"] for entry in entries)
+    assert mean_loss([{"step": 3, "eval_figure": 1.0}], otherwise=7.0) == 7.0
 
 
 def test_the_average_is_validated_and_left_in_the_model(make_trainer: Make) -> None:

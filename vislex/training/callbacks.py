@@ -19,7 +19,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 
 from vislex.training.files import write_whole
 
-__all__ = ["JsonlCallback", "ProgressCallback", "StopCallback", "read_log", "whole_training"]
+__all__ = ["JsonlCallback", "ProgressCallback", "StopCallback", "mean_loss", "read_log"]
 
 SHOWN = {
     "loss": "loss", "images_per_second": "images/s", "text_tokens_per_second": "text tokens/s",
@@ -39,26 +39,11 @@ def read_log(path: Path) -> list[dict[str, Any]]:
     return entries
 
 
-def whole_training(
-    entries: Sequence[Mapping[str, Any]], rest: Mapping[str, float], *, otherwise: float
-) -> dict[str, float]:
-    """What a training came to, however often it was stopped and resumed.
-
-    Args:
-        entries: Of its ``training.jsonl``.
-        rest: Figures of the meter since the last of them.
-        otherwise: Its loss where it was too short to be logged.
-
-    Returns:
-        "loss", the mean over all logged steps; "seconds"; "samples_per_second" where there were any.
-    """
+def mean_loss(entries: Sequence[Mapping[str, Any]], *, otherwise: float) -> float:
+    """Mean over all steps that a ``training.jsonl`` tells of; ``otherwise`` where it tells of none."""
     logged = [entry for entry in entries if "loss" in entry]
     steps = np.diff([0, *(entry["step"] for entry in logged)])
-    spans = [span for span in (*logged, rest) if "seconds" in span]
-    seconds = sum(span["seconds"] for span in spans)
-    samples = sum(span["samples_per_second"] * span["seconds"] for span in spans)
-    loss = float(np.average([entry["loss"] for entry in logged], weights=steps)) if logged else otherwise
-    return {"loss": loss, "seconds": seconds, **({"samples_per_second": samples / seconds} if samples else {})}
+    return float(np.average([entry["loss"] for entry in logged], weights=steps)) if logged else otherwise
 
 
 class JsonlCallback(TrainerCallback):

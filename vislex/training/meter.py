@@ -8,9 +8,8 @@ from __future__ import annotations
 import resource
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -20,10 +19,11 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 
 from vislex.device_table import device_by_cuda_name
 
-__all__ = ["Meter", "MeterCallback", "batch_counts", "image_tokens_of", "peak_flops", "peak_memory"]
+__all__ = ["Meter", "MeterCallback", "batch_counts", "image_tokens_of", "join_spans", "peak_flops", "peak_memory"]
 
 COUNTED = ("samples", "images", "text_tokens", "image_tokens")
 TIMED = ("data", "forward", "step", "optimizer")  # forward and backward together are the step
+AVERAGED = (*(f"{name}_per_second" for name in COUNTED), "data_wait", "forward", "backward", "optimizer", "mfu")
 
 
 def peak_memory() -> int:
@@ -83,24 +83,38 @@ def batch_counts(
     return counts
 
 
+def join_spans(spans: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """Figures of a time from those of its parts, as ``Meter.read`` gives them; parts without ``seconds`` do not count.
+
+    Returns:
+        Speeds and shares averaged over the time, the sum of ``seconds``, the highest ``peak_memory_mb``; nothing of no
+        time.
+    """
+    measured = [span for span in spans if span.get("seconds")]
+    seconds = sum(span["seconds"] for span in measured)
+    told = [name for name in AVERAGED if any(name in span for span in measured)]
+    figures = {name: sum(span.get(name, 0.0) * span["seconds"] for span in measured) / seconds for name in told}
+    if measured:
+        figures |= {"seconds": seconds, "peak_memory_mb": max(span.get("peak_memory_mb", 0.0) for span in measured)}
+    return figures
+
+
 class Meter:
     """Counts between two calls of ``read``; validation and saving are left out by ``paused``.
 
     Args:
         device: Where the training runs.
         peak: Peak FLOP/s of the device; None if it is not known: utilisation is then not told.
+
+    Attributes:
+        total_samples: Of all processes, up to the last read.
     """
 
     def __init__(self, device: torch.device | str = "cpu", peak: float | None = None) -> None:
         self.device, self.peak = torch.device(device), peak
         self.flops_per_sample: float | None = None
-        self._total = _Span(dict.fromkeys(COUNTED, 0.0), dict.fromkeys(TIMED, 0.0))
+        self.total_samples = 0
         self.restart()
-
-    @property
-    def total_samples(self) -> int:
-        """Of all processes, up to the last read."""
-        return int(self._total.counts["samples"])
 
     def restart(self) -> None:
         """Forgets what was counted since the last read."""
@@ -161,10 +175,15 @@ class Meter:
             self._counts[name] = self._counts.get(name, 0) + torch.as_tensor(value, dtype=torch.int64)
 
     def read(self, over_processes: Callable[[Tensor], Tensor] | None = None) -> dict[str, float]:
-        """Figures since the last read, as ``summary`` gives them of the whole training.
+        """Figures since the last read.
 
         Args:
             over_processes: Adds a tensor up over all processes.
+
+        Returns:
+            ``samples_per_second``, and ``images_``, ``text_tokens_`` and ``image_tokens_per_second`` where there are
+            any, over all processes; shares of the time, 0 to 1: ``data_wait``, ``forward``, ``backward`` (with the
+            exchange of gradients), ``optimizer``; ``seconds``; ``peak_memory_mb``; ``mfu``, 0 to 1, on a known device.
         """
         for part, begun, ended in self._events:
             ended.synchronize()
@@ -173,48 +192,20 @@ class Meter:
         counted = torch.stack([torch.as_tensor(self._counts.get(name, 0)).to(self.device) for name in COUNTED])
         own = float(counted[0])
         counted = counted if over_processes is None else over_processes(counted)
-        span = _Span(dict(zip(COUNTED, counted.tolist(), strict=True)), self._times, own, seconds)
-        self._total.add(span)
-        self.restart()
-        return self._figures(span)
-
-    def summary(self) -> dict[str, float]:
-        """Figures up to the last read.
-
-        Returns:
-            ``samples_per_second``, and ``images_``, ``text_tokens_`` and ``image_tokens_per_second`` where there are
-            any, over all processes; shares of the time, 0 to 1: ``data_wait``, ``forward``, ``backward`` (with the
-            exchange of gradients), ``optimizer``; ``seconds``; ``peak_memory_mb``; ``mfu``, 0 to 1, on a known device.
-        """
-        return self._figures(self._total) if self._total.seconds else {}
-
-    def _figures(self, span: _Span) -> dict[str, float]:
-        kept = [name for name in COUNTED if span.counts[name] or name == "samples"]
-        figures = {f"{name}_per_second": span.counts[name] / span.seconds for name in kept}
-        times = {part: spent / span.seconds for part, spent in span.times.items()}
+        counts = dict(zip(COUNTED, counted.tolist(), strict=True))
+        figures = {
+            f"{name}_per_second": counts[name] / seconds for name in COUNTED if counts[name] or name == "samples"
+        }
+        times = {part: spent / seconds for part, spent in self._times.items()}
         figures |= {"data_wait": times["data"], "forward": times["forward"], "optimizer": times["optimizer"]}
         figures["backward"] = max(times["step"] - times["forward"], 0.0)
-        figures["seconds"] = span.seconds
+        figures["seconds"] = seconds
         figures["peak_memory_mb"] = peak_memory() / 2**20
         if self.peak is not None and self.flops_per_sample is not None:
-            figures["mfu"] = span.own_samples * self.flops_per_sample / span.seconds / self.peak
+            figures["mfu"] = own * self.flops_per_sample / seconds / self.peak
+        self.total_samples += int(counts["samples"])
+        self.restart()
         return figures
-
-
-@dataclass
-class _Span:
-    """What was counted and timed in some time; ``own_samples`` are those of this process."""
-
-    counts: dict[str, float]
-    times: dict[str, float]
-    own_samples: float = 0.0
-    seconds: float = 0.0
-
-    def add(self, other: _Span) -> None:
-        self.counts = {name: value + other.counts[name] for name, value in self.counts.items()}
-        self.times = {name: value + other.times[name] for name, value in self.times.items()}
-        self.own_samples += other.own_samples
-        self.seconds += other.seconds
 
 
 class MeterCallback(TrainerCallback):

@@ -68,7 +68,7 @@ def finish_run(
         parts=trainer.plan.to_dict(),
         processes=trainer.args.world_size,
         engine=trainer.engine.value,
-        cost={"mfu": None, **trainer.meter.summary()},
+        cost={"mfu": None, **trainer.cost},
         suite=suite,
         **extra,
     )

@@ -25,7 +25,7 @@ from transformers.utils import logging as transformers_logging
 
 from vislex.errors import CheckpointError, ConfigError, StoppedError
 from vislex.specs import VisionTokens
-from vislex.training.callbacks import JsonlCallback, ProgressCallback, StopCallback, read_log, whole_training
+from vislex.training.callbacks import JsonlCallback, ProgressCallback, StopCallback, mean_loss, read_log
 from vislex.training.checkpoints import (
     KeptCallback,
     check_space,
@@ -40,7 +40,7 @@ from vislex.training.checkpoints import (
 from vislex.training.draws import Draws, identity_collate
 from vislex.training.ema import EMACallback
 from vislex.training.engines import Engine, asked_engine, check_engine, is_lost_process
-from vislex.training.meter import Meter, MeterCallback, batch_counts, image_tokens_of, peak_flops
+from vislex.training.meter import Meter, MeterCallback, batch_counts, image_tokens_of, join_spans, peak_flops
 from vislex.training.parts import PartSettings, merge_lora, parts_table, prepare_parts
 from vislex.training.recompute import checkpoint_activations
 from vislex.training.settings import TrainingSettings, training_arguments, uses_bf16
@@ -73,6 +73,10 @@ class PartTrainer(Trainer):
         attached: Frozen modules that gradients pass through and that are no part of the model.
         items: Called with a batch, gives the number of things that its loss is the mean of (``label_tokens``): the loss
             of a step is their mean, however they are split into batches and processes. None: batches count alike.
+
+    Attributes:
+        meter: Measures this process.
+        cost: What the whole training took, however often it was resumed, as ``join_spans`` gives it; after ``fit``.
     """
 
     def __init__(
@@ -95,6 +99,7 @@ class PartTrainer(Trainer):
         self.settings = settings
         self.folder = Path(output_dir)
         self.plan = prepare_parts(model, parts, lr=settings.lr, weight_decay=settings.weight_decay)
+        self.cost: dict[str, float] = {}
         self._figures: dict[str, float] = {}
         self._validated_at = -1
         self._frozen: dict[str, Tensor] = {}
@@ -190,7 +195,10 @@ class PartTrainer(Trainer):
         if merge:
             merge_lora(self._plain)
         entries = read_log(self._log_file) if self._log_file.is_file() else []
-        figures = whole_training(entries, rest, otherwise=result.training_loss)
+        self.cost = join_spans([*entries, rest])
+        figures = {"loss": mean_loss(entries, otherwise=result.training_loss), "seconds": self.cost["seconds"]}
+        if self.cost["samples_per_second"]:
+            figures["samples_per_second"] = self.cost["samples_per_second"]
         return {**figures, **{key: value for key, value in self._figures.items() if key.startswith("eval_")}}
 
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:

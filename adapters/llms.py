@@ -15,9 +15,10 @@ from vislex.decoders.language_model import load_language_model
 from vislex.encoders.base import check_variant
 from vislex.encoders.sources import check_same
 from vislex.errors import CheckpointError, ConfigError
-from vislex.hub import check_folder, shipped, weights_folder
+from vislex.hub import check_folder
 from vislex.modules.digest import weights_digest
 from vislex.registry import registry
+from vislex.shipped import shipped, shipped_name
 from vislex.text import load_tokenizer
 
 __all__ = [
@@ -150,8 +151,8 @@ def llm_source(model: PreTrainedModel) -> dict[str, Any] | None:
         return None
     folder = Path(location)
     kind = "local" if folder.is_dir() else "hub"
-    if folder.parent == weights_folder():
-        kind, location = "weights", folder.name
+    if name := shipped_name(folder):
+        kind, location = "weights", name
     revision = getattr(model.config, "_commit_hash", None)
     return {"kind": kind, "location": str(location), "revision": revision}
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from vislex.adapters.vlm import VisionLanguageModel
 from vislex.errors import CheckpointError
-from vislex.hub import shipped
+from vislex.shipped import shipped
 from vislex.training.adapters import adapter_base, open_adapters
 
 __all__ = ["merge_adapters", "open_vlm"]

@@ -15,7 +15,7 @@ from vislex.benchmarks.results import ModelInfo, Origin
 from vislex.benchmarks.summary import UNTRAINED
 from vislex.benchmarks.trainings import identity, train_once
 from vislex.errors import CheckpointError
-from vislex.hub import shipped_models
+from vislex.shipped import shipped
 
 __all__ = ["Arm", "TrainedArm", "shipped_arm", "train_arm", "validation_loss"]
 
@@ -106,9 +106,7 @@ def shipped_arm(arm: Arm, *, budget: str, overrides: Sequence[str] = (), lrs: Se
     Raises:
         CheckpointError: If this installation has none, or it was trained by another configuration.
     """
-    folder = shipped_models().get(arm.shipped_name)
-    if folder is None:
-        raise CheckpointError(f"no shipped model '{arm.shipped_name}'")
+    folder = shipped(arm.shipped_name)
     wanted = identity(_recipe_config(arm.overrides(budget, overrides)))
     found = _recorded_values(folder)
     changed = sorted(key for key in wanted if wanted[key] != found[key])

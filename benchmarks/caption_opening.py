@@ -23,7 +23,7 @@ from vislex.benchmarks.vlm_rows import AnsweringModel, open_model
 from vislex.captioner import Caption, Captioner
 from vislex.errors import CheckpointError
 from vislex.hardware import resolve_device, resolve_dtype
-from vislex.hub import shipped_models
+from vislex.shipped import shipped, shipped_models
 from vislex.text import postprocess_caption
 from vislex.training.adapters import adapter_base
 
@@ -112,15 +112,15 @@ def open_caption_model(
     number_format = resolve_dtype(dtype, target)
     if name.startswith("hf:"):
         return StockCaptioner.from_pretrained(name.removeprefix("hf:"), row=row, device=target, dtype=number_format)
-    place = Path(name) if Path(name).is_dir() else shipped_models().get(name)
+    place = Path(name) if Path(name).is_dir() else shipped(name) if name in shipped_models() else None
     if place is not None and kind_of(place) == VisionLanguageConfig.model_type:
         model, info = open_model(name, device=device, dtype=dtype)
         described = {"row": row or info.row, "origin": origin or info.origin}
         return VlmCaptioner(model, info.model_copy(update=described))
     if place is None or not (place / "config.json").is_file():
-        shipped = ", ".join(shipped_models("captioner-*"))
+        there = ", ".join(shipped_models("captioner-*"))
         raise CheckpointError(
-            f"'{name}' is no captioner folder (it has no config.json); shipped ones are {shipped}; hf:NAME opens a "
+            f"'{name}' is no captioner folder (it has no config.json); shipped ones are {there}; hf:NAME opens a "
             "stock one"
         )
     origin = origin or ("local" if Path(name).is_dir() else "shipped")

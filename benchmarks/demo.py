@@ -23,7 +23,7 @@ from vislex.benchmarks.results import read_results
 from vislex.benchmarks.show import show
 from vislex.cli.console import say
 from vislex.config import load_config
-from vislex.hub import shipped_models
+from vislex.shipped import shipped, shipped_models
 
 __all__ = ["DECODERS", "ENCODERS", "LIVE", "demo_config", "main"]
 
@@ -98,7 +98,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _told_apart(name: str) -> str:
     """How a shipped captioner was trained, which the arms were not."""
-    trained = read_json(shipped_models()[name] / "run.json")["config"]
+    trained = read_json(shipped(name) / "run.json")["config"]
     source = "an autoregressive teacher's captions" if trained["distill_from"] else "the references"
     return f"{name}: {trained['steps']:,} steps on {source}; its row says nothing of decoders at equal training"
 

@@ -31,9 +31,10 @@ from vislex.decoders.draws import WARPERS, Draws
 from vislex.decoders.noise import caption_generators
 from vislex.errors import ConfigError
 from vislex.hardware import resolve_device, resolve_dtype
-from vislex.hub import open_checkpoint, shipped_models
+from vislex.hub import open_checkpoint
 from vislex.registry import registry
 from vislex.segmentation.factory import create_codec
+from vislex.shipped import shipped, shipped_models
 
 if TYPE_CHECKING:
     from vislex.captioner import Captioner
@@ -299,7 +300,7 @@ def open_responder(
         ConfigError: For options that such a model has not.
     """
     name = str(name)
-    place = shipped_models().get(name) if not Path(name).is_dir() else Path(name)
+    place = Path(name) if Path(name).is_dir() else shipped(name) if name in shipped_models() else None
     if place is not None:
         kind = kind_of(place)
         if kind == "vislex_captioner":

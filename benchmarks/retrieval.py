@@ -16,8 +16,8 @@ from vislex.benchmarks.caption_models import folder_hash, parameter_counts
 from vislex.benchmarks.results import ModelInfo, Origin, Run, Timing, content_key
 from vislex.errors import CheckpointError
 from vislex.hardware import resolve_device, resolve_dtype
-from vislex.hub import shipped_models
 from vislex.metrics.retrieval import retrieval_recall
+from vislex.shipped import shipped, shipped_models
 
 __all__ = ["KS", "evaluate", "resolve_folder"]
 
@@ -33,8 +33,8 @@ def resolve_folder(name: str) -> tuple[Path, Origin]:
     folder = Path(name.removeprefix("hf:"))
     if (folder / "config.json").is_file():
         return folder, "local"
-    if name in (there := shipped_models()):
-        return there[name], "shipped"
+    if name in shipped_models():
+        return shipped(name), "shipped"
     raise CheckpointError(
         f"'{name}' is no folder of a text-aligned model (it has no config.json); give a SiglipModel folder, "
         "e.g. one that 'vislex train siglip_pretrain' wrote, or 'siglip-tiny'"

@@ -21,7 +21,7 @@ from vislex.benchmarks.compare import ComparisonConfig
 from vislex.benchmarks.demo import demo_config
 from vislex.cli.console import say
 from vislex.errors import ConfigError, did_you_mean
-from vislex.hub import weights_folder
+from vislex.shipped import pack, weights_folder
 
 __all__ = ["arms_to_ship", "main", "ship"]
 
@@ -58,7 +58,7 @@ def arms_to_ship(config: ComparisonConfig, rows: Sequence[str] | None = None) ->
 
 
 def ship(trained: TrainedArm, into: Path) -> Path:
-    """Copies a trained arm's model, its learning curve and its record, without the paths of this machine.
+    """Copies and packs a trained arm's model, its learning curve and its record, without this machine's paths.
 
     Returns:
         The folder, named as ``Arm.shipped_name`` says.
@@ -74,6 +74,7 @@ def ship(trained: TrainedArm, into: Path) -> Path:
     record["config"]["output_dir"] = None
     record.pop("command", None)
     (partial / "run.json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    pack(partial)
     shutil.rmtree(target, ignore_errors=True)
     partial.rename(target)
     return target

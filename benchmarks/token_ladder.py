@@ -17,7 +17,7 @@ from vislex.captioner import Captioner
 from vislex.diffusion.t2i import TextToImage
 from vislex.diffusion.t2i.base import Condition
 from vislex.diffusion.words import snap_to_words
-from vislex.hub import shipped
+from vislex.shipped import shipped
 from vislex.vilex import ViLex
 
 __all__ = ["ARM_NAMES", "DE_DIFFUSION", "PAST", "Step", "ladder", "trained_with"]

@@ -27,8 +27,9 @@ from vislex.decoders.ladic.text_encoder import TextEncoder
 from vislex.diffusion.t2i import TextToImage
 from vislex.diffusion.t2i.loading import family_of, outline_folder
 from vislex.errors import CheckpointError
-from vislex.hub import check_folder, shipped, shipped_models
+from vislex.hub import check_folder
 from vislex.registry import registry
+from vislex.shipped import shipped, shipped_models
 from vislex.text import load_tokenizer, special_tokens
 
 __all__ = [

@@ -13,13 +13,14 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 from transformers import set_seed
 
+from vislex.cache import cache_dir
 from vislex.config import Config
 from vislex.errors import CheckpointError, ConfigError
 from vislex.hub import check_folder
 from vislex.metrics.image_features import as_uint8
 from vislex.modules.digest import values_digest
 from vislex.training.autoencoder import AutoencoderTraining
-from vislex.training.cache import array_on_disk, cache_dir, content_key
+from vislex.training.cache import array_on_disk, content_key
 from vislex.training.captions import generator
 from vislex.training.draws import Draws
 from vislex.training.images import normalize_images

@@ -12,7 +12,7 @@ from vislex.captioner import Captioner
 from vislex.captioner_config import CaptionerConfig
 from vislex.encoders.factory import create_encoder
 from vislex.errors import CheckpointError
-from vislex.hub import check_config, check_folder, drop_unknown_keys, model_card, shipped
+from vislex.hub import check_config, check_folder, drop_unknown_keys, model_card
 from vislex.text import load_tokenizer, prune_tokenizer
 
 
@@ -139,12 +139,6 @@ def test_leftovers_of_old_checkpoints_are_not_saved(config: dict[str, Any]) -> N
     made.decoder_config.text_config.n_ctx = 1024
     made.decoder_config.text_config.task_specific_params = {"text-generation": {"max_length": 50}}
     check_config(json.loads(made.to_json_string(use_diff=False)))
-
-
-@pytest.mark.parametrize("name", ["nowhere", "../weights", "", "."])
-def test_shipped_models_have_plain_names(name: str) -> None:
-    with pytest.raises(CheckpointError, match="no shipped model"):
-        shipped(name)
 
 
 def test_the_model_card_has_the_metadata_of_the_hub() -> None:

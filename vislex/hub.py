@@ -1,4 +1,4 @@
-"""Checkpoints as files: what a config may carry, where shipped models lie, and the model card.
+"""Checkpoints as files: what a config may carry, and the model card.
 
 A config that comes with weights is data of a stranger. It names registered parts and sizes, nothing else: its keys are
 held against an allow-list before any class is built.
@@ -12,7 +12,6 @@ import math
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -32,9 +31,6 @@ __all__ = [
     "model_card",
     "open_checkpoint",
     "reading",
-    "shipped",
-    "shipped_models",
-    "weights_folder",
 ]
 
 _FORBIDDEN = frozenset(
@@ -69,33 +65,6 @@ _DAMAGED = (
     OSError, ValueError, RuntimeError, LookupError, TypeError, AttributeError, ArithmeticError, AssertionError,
     MemoryError, EOFError, SyntaxError,
 )  # fmt: skip
-
-
-def shipped(name: str) -> Path:
-    """Folder of a model that ships with vislex.
-
-    Raises:
-        CheckpointError: If there is none of this name.
-    """
-    there = shipped_models()
-    if name in there:
-        return there[name]
-    raise CheckpointError(
-        f"no shipped model '{name}'{did_you_mean(name, there)} Shipped are: {', '.join(there) or 'none'}"
-    )
-
-
-def shipped_models(pattern: str = "*") -> dict[str, Path]:
-    """Folders of the models that vislex ships, by name, for a glob pattern ("captioner-*")."""
-    found = [
-        file for name in ("config.json", "model_index.json") for file in weights_folder().glob(f"{pattern}/{name}")
-    ]
-    return {file.parent.name: file.parent for file in sorted(found)}
-
-
-def weights_folder() -> Path:
-    """Where vislex keeps the models that it ships, one folder each."""
-    return Path(str(files("vislex"))) / "weights"
 
 
 def allowed_keys(model_type: str) -> frozenset[str]:

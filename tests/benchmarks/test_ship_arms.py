@@ -15,7 +15,7 @@ from vislex.benchmarks.results import ResultsFile
 from vislex.benchmarks.ship_arms import arms_to_ship, ship
 from vislex.benchmarks.summary import summarise
 from vislex.errors import CheckpointError, ConfigError
-from vislex.hub import shipped_models
+from vislex.shipped import shipped, shipped_models
 
 TINY = ["tiny=true", "decoder_options={hidden_size: 32, num_layers: 1, num_heads: 2}", "steps=2", "train_size=8"]
 NAMES = ["siglip-tiny@untrained", "efficientnet-lite0@untrained"]
@@ -25,7 +25,7 @@ NAMES = ["siglip-tiny@untrained", "efficientnet-lite0@untrained"]
 def weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An installation that ships nothing yet."""
     monkeypatch.setenv("VISLEX_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr("vislex.hub.weights_folder", lambda: tmp_path / "weights")
+    monkeypatch.setattr("vislex.shipped.weights_folder", lambda: tmp_path / "weights")
     return tmp_path / "weights"
 
 
@@ -44,7 +44,7 @@ def test_a_shipped_arm_is_measured_in_place_of_its_training(weights: Path, tmp_p
     target = ship(trained, weights)
     assert target.name == "captioner-prefix-siglip-tiny-untrained"
     assert str(tmp_path) not in "".join(file.read_text() for file in target.glob("*.json*"))
-    assert list(shipped_models("captioner-*")) == [target.name]
+    assert shipped_models("captioner-*") == [target.name]
 
     lines: list[str] = []
     report = run(config, log=lines.append)
@@ -104,8 +104,8 @@ def test_names_of_shipped_arms() -> None:
 
 def test_what_is_shipped_is_what_the_demo_would_train() -> None:
     config = demo_config(Path("runs/demo"))
-    shipped = shipped_models("captioner-*")
     for arm in config.arms:
-        if arm.shipped_name not in shipped or not (shipped[arm.shipped_name] / "run.json").is_file():
+        name = arm.shipped_name
+        if name not in shipped_models("captioner-*") or not (shipped(name) / "run.json").is_file():
             continue
         assert shipped_arm(arm, budget=config.budget, overrides=config.recipe_overrides).origin == "shipped"

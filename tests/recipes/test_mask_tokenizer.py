@@ -11,9 +11,9 @@ import torch
 
 import vislex
 from vislex.config import load_config
-from vislex.hub import shipped
 from vislex.recipes.mask_tokenizer import MaskTokenizerSettings, ceiling, run
 from vislex.segmentation.mask_tokenizer import SHIPPED, MaskTokenizer
+from vislex.shipped import shipped
 from vislex.training.callbacks import read_log
 
 SMALL = [

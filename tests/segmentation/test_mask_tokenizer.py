@@ -14,10 +14,10 @@ from transformers import AutoConfig, AutoModel
 import vislex
 import vislex.auto
 from vislex.errors import CheckpointError, ConfigError, VislexError
-from vislex.hub import shipped
 from vislex.metrics.masks import score_masks
 from vislex.segmentation.loc_seg import LocSegCodec
 from vislex.segmentation.mask_tokenizer import SHIPPED, MaskTokenizer, MaskTokenizerConfig, load_mask_tokenizer
+from vislex.shipped import shipped
 
 
 def masks(count: int = 3) -> torch.Tensor:

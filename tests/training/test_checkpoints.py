@@ -175,6 +175,7 @@ def test_sigterm_saves_and_stops_and_the_next_run_ends_where_an_unstopped_one_do
 
 def test_two_trainings_do_not_write_into_one_folder(make_trainer: Make) -> None:
     trainer = make_trainer()
+    assert trainer.is_world_process_zero()  # the others of a job claim nothing
     with claimed(trainer.folder / "checkpoints"), pytest.raises(ConfigError, match="another training writes into"):
         trainer.fit()
     assert steps(trainer.folder) == []

@@ -9,12 +9,12 @@ import pytest
 import torch
 from datasets import Dataset
 
+from vislex.cache import cache_dir
 from vislex.data import load_suite
 from vislex.encoders.factory import create_encoder
 from vislex.errors import ConfigError
 from vislex.modules.digest import weights_digest
 from vislex.processing import create_image_processor
-from vislex.training.cache import cache_dir
 from vislex.training.features import cached_features
 
 

@@ -71,7 +71,7 @@ def shipped_or_folder(model: str) -> str:
     Raises:
         ConfigError: If no model was given and none ships.
     """
-    from vislex.hub import shipped_models
+    from vislex.shipped import shipped_models
 
     if model == DEFAULT_MODEL and not Path(model).is_dir() and model not in shipped_models():
         raise ConfigError("no vision-language model ships with this version; pass --model FOLDER (vislex train sft)")

@@ -296,9 +296,9 @@ def _show(task: str, runs: list[Run], record: DataRecord | None, out: Path | Non
 
 
 def _shipped(task: str) -> list[str]:
-    from vislex.hub import shipped_models
+    from vislex.shipped import shipped_models
 
-    names = ["siglip-tiny"] if task == "retrieval" else list(shipped_models("captioner-*"))
+    names = ["siglip-tiny"] if task == "retrieval" else shipped_models("captioner-*")
     if not names:
         raise ConfigError(f"no model given; write 'vislex bench {task} --model FOLDER'")
     return names

@@ -123,7 +123,7 @@ def _load(model: str, device: str, dtype: str) -> Captioner:
     """Opens a folder, else a shipped captioner."""
     from vislex.captioner import Captioner
     from vislex.hardware import resolve_device, resolve_dtype
-    from vislex.hub import shipped
+    from vislex.shipped import shipped
 
     target = resolve_device(device)
     number_format = resolve_dtype(dtype, target)

@@ -102,8 +102,8 @@ def _rates(calibrate: str | None) -> Rates | None:
     """Rates of this machine: measured now, or remembered."""
     import torch
 
+    from vislex.cache import cache_dir
     from vislex.hardware import resolve_device
-    from vislex.training.cache import cache_dir
     from vislex.training.calibration import calibrate as measure
     from vislex.training.calibration import machine_name, read_rates, write_rates
     from vislex.training.settings import uses_bf16

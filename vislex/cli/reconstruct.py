@@ -99,7 +99,7 @@ def _budgets(tokens: str) -> list[int]:
 def _load(model: str, t2i: str | None, device: str, dtype: str) -> ViLex:
     """Opens a folder, else a shipped model, with its text-to-image model or another."""
     from vislex.hardware import resolve_device, resolve_dtype
-    from vislex.hub import shipped
+    from vislex.shipped import shipped
     from vislex.vilex import ViLex
 
     target = resolve_device(device)

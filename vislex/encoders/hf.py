@@ -22,7 +22,8 @@ from vislex.encoders.hf_families import family_of, vision_config_of
 from vislex.encoders.hf_family import Family
 from vislex.encoders.sources import check_location, check_same, local_source, read_preprocessing
 from vislex.errors import CheckpointError, ConfigError, SpecError
-from vislex.hub import check_weights, open_checkpoint, reading, shipped
+from vislex.hub import check_weights, open_checkpoint, reading
+from vislex.shipped import shipped
 from vislex.specs import VisionTokens
 
 __all__ = ["HFEncoder", "HFEncoderConfig"]

@@ -13,8 +13,9 @@ from transformers.configuration_utils import SubConfigSpec
 from vislex.encoders.base import VisionEncoder, VisionEncoderConfig, check_variant, kept_attention
 from vislex.encoders.sources import local_source
 from vislex.errors import CheckpointError, ConfigError
-from vislex.hub import check_folder, open_checkpoint, shipped
+from vislex.hub import check_folder, open_checkpoint
 from vislex.modules.attention_pooling import AttentionPooling
+from vislex.shipped import shipped
 from vislex.specs import EncoderSpec, VisionTokens
 
 __all__ = ["ViLexEncoder", "ViLexEncoderConfig"]

@@ -21,8 +21,9 @@ from transformers.image_utils import PILImageResampling
 
 from vislex.encoders.base import mark_initialized
 from vislex.errors import CheckpointError, ConfigError
-from vislex.hub import check_folder, check_weights, reading, shipped
+from vislex.hub import check_folder, check_weights, reading
 from vislex.metrics.reader_targets import ARTISTS, BACKGROUNDS, MEASURES, POSITIONS, SIZES, ReaderOutput, readings
+from vislex.shipped import shipped
 
 __all__ = ["Reader", "ReaderConfig", "load_reader"]
 

@@ -19,8 +19,9 @@ from transformers import PreTrainedConfig, PreTrainedModel
 from transformers.utils import ModelOutput
 
 from vislex.errors import CheckpointError, ConfigError
-from vislex.hub import check_folder, shipped
+from vislex.hub import check_folder
 from vislex.modules.digest import weights_digest
+from vislex.shipped import shipped
 
 __all__ = ["SHIPPED", "MaskTokenizer", "MaskTokenizerConfig", "MaskTokenizerOutput", "load_mask_tokenizer"]
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import tempfile
 import uuid
 from collections.abc import Callable, Iterator
@@ -15,14 +14,7 @@ import numpy as np
 from datasets import Dataset
 from filelock import FileLock
 
-__all__ = ["array_on_disk", "cache_dir", "content_key", "in_batches", "rows_digest"]
-
-
-def cache_dir() -> Path:
-    """``VISLEX_CACHE``, else ``vislex`` under the user's cache folder."""
-    if chosen := os.environ.get("VISLEX_CACHE"):
-        return Path(chosen)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "vislex"
+__all__ = ["array_on_disk", "content_key", "in_batches", "rows_digest"]
 
 
 def content_key(values: dict[str, Any]) -> str:

@@ -9,10 +9,10 @@ from typing import Any
 
 from datasets import Dataset
 
+from vislex.cache import cache_dir as user_cache
 from vislex.captioner import Captioner
 from vislex.errors import ConfigError
 from vislex.modules.digest import weights_digest
-from vislex.training.cache import cache_dir as user_cache
 from vislex.training.cache import content_key, in_batches, rows_digest
 from vislex.training.files import write_whole
 

@@ -13,12 +13,12 @@ import torch
 from datasets import Dataset
 from PIL import Image
 
+from vislex.cache import cache_dir as user_cache
 from vislex.encoders.base import VisionEncoder
 from vislex.errors import ConfigError
 from vislex.modules.digest import weights_digest
 from vislex.specs import VisionTokens
 from vislex.training.cache import array_on_disk, content_key, in_batches, rows_digest
-from vislex.training.cache import cache_dir as user_cache
 
 __all__ = ["FeatureStore", "cached_features"]
 

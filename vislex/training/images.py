@@ -13,7 +13,8 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from vislex.training.cache import array_on_disk, cache_dir, content_key, rows_digest
+from vislex.cache import cache_dir
+from vislex.training.cache import array_on_disk, content_key, rows_digest
 
 __all__ = ["cached_images", "normalize_images", "shift_images", "squash"]
 

@@ -10,9 +10,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from vislex.cache import cache_dir as user_cache
 from vislex.decoders.ladic.codec import LatentCodec
 from vislex.training.cache import array_on_disk, content_key, in_batches
-from vislex.training.cache import cache_dir as user_cache
 from vislex.training.captions import CaptionBank
 
 __all__ = ["LatentStore", "cached_latents"]

@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 from datasets import Dataset
 
+from vislex.cache import cache_dir
 from vislex.segmentation.boxes import crop_mask, mask_to_box
-from vislex.training.cache import array_on_disk, cache_dir, content_key, rows_digest
+from vislex.training.cache import array_on_disk, content_key, rows_digest
 
 __all__ = ["cached_masks"]
 

@@ -24,10 +24,11 @@ import pyarrow.parquet as pq
 from datasets import Dataset
 from PIL import Image
 
+from vislex.cache import cache_dir
 from vislex.data.images import decode_image
 from vislex.data.locate import check_task, local_root
 from vislex.errors import DataError, ImageError
-from vislex.training.cache import array_on_disk, cache_dir, content_key
+from vislex.training.cache import array_on_disk, content_key
 
 __all__ = ["ShardedPairs", "WindowedOrder", "load"]
 

@@ -6,7 +6,8 @@ from pathlib import Path
 
 from vislex.decoders.ladic.codec import LatentCodec, LatentCodecConfig
 from vislex.errors import CheckpointError
-from vislex.hub import check_folder, check_weights, reading, shipped
+from vislex.hub import check_folder, check_weights, reading
+from vislex.shipped import shipped
 from vislex.text import load_tokenizer
 
 __all__ = ["load_codec"]

@@ -15,8 +15,9 @@ import torch
 from vislex.diffusion.t2i.base import TextToImage
 from vislex.diffusion.t2i.folder import INDEX, read_index
 from vislex.errors import CheckpointError, ConfigError, UnknownNameError, did_you_mean
-from vislex.hub import check_folder, check_weights, reading, shipped
+from vislex.hub import check_folder, check_weights, reading
 from vislex.registry import Entry, registry
+from vislex.shipped import shipped
 
 __all__ = ["family_of", "load_t2i", "outline_folder"]
 

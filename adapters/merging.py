@@ -7,7 +7,7 @@ from typing import Any
 
 from vislex.adapters.vlm import VisionLanguageModel
 from vislex.errors import CheckpointError
-from vislex.shipped import shipped
+from vislex.shipped import model_folder
 from vislex.training.adapters import adapter_base, open_adapters
 
 __all__ = ["merge_adapters", "open_vlm"]
@@ -41,7 +41,7 @@ def open_vlm(name: str | Path, **loading: Any) -> VisionLanguageModel:
     Raises:
         CheckpointError: If there is no such model, or it is another kind of model.
     """
-    folder = Path(name) if Path(name).is_dir() else shipped(str(name))
+    folder = model_folder(name)
     if adapter_base(folder) is not None:
         return merge_adapters(folder, **loading)
     model: VisionLanguageModel = VisionLanguageModel.from_pretrained(folder, **loading)

@@ -33,6 +33,7 @@ from vislex.captioner import Captioner
 from vislex.decoders.ladic.decoder import LadicDecoder
 from vislex.errors import ConfigError, did_you_mean
 from vislex.provenance import collect
+from vislex.shipped import model_folder
 from vislex.specs import VisionTokens
 
 __all__ = ["chosen_arms", "main", "measure", "plot_quality"]
@@ -137,7 +138,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         ConfigError: If the model is no LaDiC captioner, or no arm has the name.
     """
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--model", required=True, help="folder of a captioner whose decoder is LaDiC")
+    parser.add_argument("--model", required=True, help="folder or shipped name of a captioner whose decoder is LaDiC")
     parser.add_argument("--data", default="openmoji", help="a suite, or SOURCE:FOLDER with photographs")
     parser.add_argument("--vocabulary", default=None, help="vocabulary of the suite; its default one if not given")
     parser.add_argument("--split", default="test_composition")
@@ -149,14 +150,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
     given = parser.parse_args(arguments)
     console = Console(highlight=False, soft_wrap=True)
     arms = chosen_arms(given.arms)
-    captioner = Captioner.from_pretrained(given.model).eval()
+    folder = model_folder(given.model)
+    captioner = Captioner.from_pretrained(folder).eval()
     if not isinstance(captioner.decoder, LadicDecoder):
         raise ConfigError(
             f"the decoder of '{given.model}' is {type(captioner.decoder).__name__}; give a LaDiC captioner"
         )
     extra = {} if given.vocabulary is None else {"vocabulary": given.vocabulary}
     data = load_caption_data(given.data, split=given.split, size=given.size, n_images=1, **extra)
-    shared = {"model": folder_hash(Path(given.model)), "data": data.record.key, "scorers": scorer_ids()}
+    shared = {"model": folder_hash(folder), "data": data.record.key, "scorers": scorer_ids()}
     facts: dict[str, Any] = {"device": str(captioner.device), "dtype": str(captioner.dtype).removeprefix("torch.")}
     facts |= {"config": vars(given) | {"out": str(given.out)}}
     file = RowFile(given.out, "ladic_sampling", collect(**facts))

@@ -6,7 +6,6 @@ import functools
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,7 +16,7 @@ from vislex.captioner import Captioner
 from vislex.diffusion.t2i import TextToImage
 from vislex.diffusion.t2i.base import Condition
 from vislex.diffusion.words import snap_to_words
-from vislex.shipped import shipped
+from vislex.shipped import model_folder
 from vislex.vilex import ViLex
 
 __all__ = ["ARM_NAMES", "DE_DIFFUSION", "PAST", "Step", "ladder", "trained_with"]
@@ -111,7 +110,7 @@ def _text(name: str, t2i: TextToImage, texts: Callable[[], list[str]]) -> Step:
 
 
 def _captions(name: str, scenes: Scenes, n: int, t2i: TextToImage) -> list[str]:
-    captioner: Any = Captioner.from_pretrained(name if Path(name).is_dir() else shipped(name))
+    captioner: Any = Captioner.from_pretrained(model_folder(name))
     images = [scenes.rows[row]["image"] for row in range(n)]
     return [caption.text for caption in captioner.to(t2i.device).eval().caption(images)]
 

@@ -18,7 +18,7 @@ from vislex.data.sources import describe_source
 from vislex.encoders.sources import is_untrained
 from vislex.errors import ConfigError
 from vislex.hardware import resolve_device, resolve_dtype
-from vislex.shipped import shipped
+from vislex.shipped import model_folder
 
 if TYPE_CHECKING:
     import torch
@@ -75,7 +75,7 @@ def open_model(name: str, *, device: str = "auto", dtype: str = "float32") -> tu
 
     target = resolve_device(device)
     model = open_vlm(name, dtype=resolve_dtype(dtype, target)).to(target)
-    folder = Path(name) if Path(name).is_dir() else shipped(name)
+    folder = model_folder(name)
     encoder = model.encoder.config.name or type(model.encoder).__name__
     record = read_json(folder / "run.json")
     connector = model.connector.config.model_type.removeprefix("vislex_connector_")

@@ -28,6 +28,7 @@ from vislex.recipes.caption_data import (
 )
 from vislex.recipes.components import outline_captioner
 from vislex.recipes.source import PlannedCaptions, captions_if_here, column, load_splits
+from vislex.shipped import model_folder
 from vislex.text import special_tokens
 from vislex.training.captions import CaptionBank, generator
 from vislex.training.draws import Draws
@@ -45,7 +46,8 @@ class LadicFewStepConfig(CaptionData):
     """Configuration of ``ladic_few_step``, above what recipes of captioners share.
 
     Attributes:
-        model: Folder of a trained captioner with the decoder ``ladic``: the teacher, and where the student starts.
+        model: Folder or shipped name of a trained captioner with the decoder ``ladic``: the teacher, and where the
+            student starts.
         segments: Evaluations of the result.
         segment_steps: DDIM steps of the teacher in the place of one step of the student.
         solver_steps: Steps that the teacher takes before the student's own prediction does the rest of a segment: 1
@@ -144,7 +146,7 @@ def _parts(decoder: LadicDecoder) -> dict[str, PartSettings]:
 
 
 def _captioner(folder: Path) -> tuple[Captioner, LadicDecoder]:
-    captioner = Captioner.from_pretrained(folder)
+    captioner = Captioner.from_pretrained(model_folder(folder))
     return captioner, _ladic(captioner, folder)
 
 
@@ -161,7 +163,7 @@ def _ladic(captioner: Captioner, folder: Path) -> LadicDecoder:
 
 def sketch(config: LadicFewStepConfig) -> Iterator[Sketch]:
     """What ``run`` would train; see ``Recipe``."""
-    captioner, tokenizer = outline_captioner(config.model)
+    captioner, tokenizer = outline_captioner(model_folder(config.model))
     decoder = _ladic(captioner, config.model)
     objective = _objective(config, decoder)
     length = decoder.config.max_length

@@ -16,7 +16,7 @@ from pathlib import Path
 from vislex.cache import cache_dir
 from vislex.errors import CheckpointError, did_you_mean
 
-__all__ = ["pack", "shipped", "shipped_models", "shipped_name", "weights_folder"]
+__all__ = ["model_folder", "pack", "shipped", "shipped_models", "shipped_name", "weights_folder"]
 
 PACKED = ".xz"
 # Two bytes a number: sign and exponent, which compress well, alternate with the mantissa, which does not.
@@ -45,6 +45,15 @@ def shipped(name: str) -> Path:
                 "VISLEX_CACHE to a folder that has room and can be written"
             ) from error
     return unpacked
+
+
+def model_folder(source: str | Path) -> Path:
+    """The folder itself, or that of the shipped model of this name.
+
+    Raises:
+        CheckpointError: If there is neither.
+    """
+    return Path(source) if Path(source).is_dir() else shipped(str(source))
 
 
 def shipped_models(pattern: str = "*") -> list[str]:

@@ -123,11 +123,11 @@ def _load(model: str, device: str, dtype: str) -> Captioner:
     """Opens a folder, else a shipped captioner."""
     from vislex.captioner import Captioner
     from vislex.hardware import resolve_device, resolve_dtype
-    from vislex.shipped import shipped
+    from vislex.shipped import model_folder
 
     target = resolve_device(device)
     number_format = resolve_dtype(dtype, target)
-    folder = Path(model) if Path(model).is_dir() else shipped(model)
+    folder = model_folder(model)
     captioner: Captioner = Captioner.from_pretrained(folder, dtype=number_format)
     return captioner.to(target).eval()
 

@@ -99,12 +99,12 @@ def _budgets(tokens: str) -> list[int]:
 def _load(model: str, t2i: str | None, device: str, dtype: str) -> ViLex:
     """Opens a folder, else a shipped model, with its text-to-image model or another."""
     from vislex.hardware import resolve_device, resolve_dtype
-    from vislex.shipped import shipped
+    from vislex.shipped import model_folder
     from vislex.vilex import ViLex
 
     target = resolve_device(device)
     number_format = resolve_dtype(dtype, target)
-    vilex: ViLex = ViLex.from_pretrained(Path(model) if Path(model).is_dir() else shipped(model))
+    vilex: ViLex = ViLex.from_pretrained(model_folder(model))
     if t2i is not None:
         vilex.attach(t2i, other=True)
     _ = vilex.t2i  # opened before the cast, so that both have one number format

@@ -23,7 +23,7 @@ from vislex.encoders.base import mark_initialized
 from vislex.errors import CheckpointError, ConfigError
 from vislex.hub import check_folder, check_weights, reading
 from vislex.metrics.reader_targets import ARTISTS, BACKGROUNDS, MEASURES, POSITIONS, SIZES, ReaderOutput, readings
-from vislex.shipped import shipped
+from vislex.shipped import model_folder
 
 __all__ = ["Reader", "ReaderConfig", "load_reader"]
 
@@ -155,7 +155,7 @@ def load_reader(source: str | Path = "reader") -> Reader:
     Raises:
         CheckpointError: If there is none, or it is incomplete.
     """
-    folder = Path(source) if Path(source).is_dir() else shipped(str(source))
+    folder = model_folder(source)
     check_folder(folder)
     with reading(f"no reader can be read from '{folder}'"):
         config = ReaderConfig.from_pretrained(folder)

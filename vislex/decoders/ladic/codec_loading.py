@@ -7,7 +7,7 @@ from pathlib import Path
 from vislex.decoders.ladic.codec import LatentCodec, LatentCodecConfig
 from vislex.errors import CheckpointError
 from vislex.hub import check_folder, check_weights, reading
-from vislex.shipped import shipped
+from vislex.shipped import model_folder
 from vislex.text import load_tokenizer
 
 __all__ = ["load_codec"]
@@ -21,7 +21,7 @@ def load_codec(source: str | Path) -> LatentCodec:
     """
     import vislex.auto  # noqa: F401
 
-    folder = Path(source) if Path(source).is_dir() else shipped(str(source))
+    folder = model_folder(source)
     check_folder(folder)
     with reading(f"no codec can be read from '{folder}'"):
         config = LatentCodecConfig.from_pretrained(folder)

@@ -41,6 +41,7 @@ from vislex.metrics.reader import Reader, load_reader
 from vislex.metrics.reconstruction import score_pairs
 from vislex.modules.digest import weights_digest
 from vislex.provenance import collect
+from vislex.shipped import model_folder
 from vislex.training.cache import rows_digest
 from vislex.vilex import ViLex
 
@@ -155,14 +156,15 @@ def load_tools(bench: ReconstructionBench) -> Tools:
 
 
 def open_model(folder: str, device: str = "auto") -> ViLex:
-    """A ViLex model with its text-to-image model, in eval mode.
+    """A ViLex model with its text-to-image model, in eval mode: of a folder, or a shipped one by its name.
 
     Raises:
-        CheckpointError: If the folder holds none.
+        CheckpointError: If there is none.
     """
-    if not (Path(folder) / "config.json").is_file():
+    place = model_folder(folder)
+    if not (place / "config.json").is_file():
         raise CheckpointError(f"'{folder}' is no folder of a ViLex model; train one with 'vislex train vilex_pretrain'")
-    model: ViLex = ViLex.from_pretrained(folder)
+    model: ViLex = ViLex.from_pretrained(place)
     assert model.t2i is not None
     return model.to(resolve_device(device)).eval()
 

@@ -6,7 +6,7 @@ import functools
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -21,7 +21,8 @@ from vislex.vilex import ViLex
 
 __all__ = ["ARM_NAMES", "DE_DIFFUSION", "PAST", "Step", "ladder", "trained_with"]
 
-DE_DIFFUSION, PAST = "De-Diffusion", "past the text encoder"
+DE_DIFFUSION: Literal["De-Diffusion"] = "De-Diffusion"
+PAST: Literal["past the text encoder"] = "past the text encoder"
 ARM_NAMES = (TAIL_DROP, DE_DIFFUSION, PAST)
 BITS_A_NUMBER = 16  # of a continuous token, as bfloat16
 
@@ -36,6 +37,7 @@ class Step:
         discrete: Whether words alone tell of it.
         rung: How the condition is made.
         bits: Of the message about an image, called when the rung is measured; None for the original.
+        made_by: Arms whose models make the message.
     """
 
     arm: str
@@ -43,6 +45,7 @@ class Step:
     discrete: bool
     rung: Rung
     bits: Callable[[], float | None]
+    made_by: tuple[str, ...] = ()
 
 
 def trained_with(k: int) -> str:
@@ -79,7 +82,8 @@ def ladder(
             continue
         most = own.encoder.config.n_tokens
         for k in [k for k in budgets if k <= most] if name in ARM_NAMES else [most]:
-            yield Step(name, k, False, Rung(f"{name}, {k} tokens", k, Told(own, scenes, k)), _numbers(own, k))
+            rung = Rung(f"{name}, {k} tokens", k, Told(own, scenes, k))
+            yield Step(name, k, False, rung, _numbers(own, k), (name,))
 
 
 def _discrete(words: ViLex, model: ViLex, scenes: Scenes, n: int) -> Iterator[Step]:
@@ -88,13 +92,13 @@ def _discrete(words: ViLex, model: ViLex, scenes: Scenes, n: int) -> Iterator[St
     most = words.encoder.config.n_tokens
     bits = math.log2(len(vocabulary))
     rung = Rung(f"{DE_DIFFUSION}, {most} words", most, Told(words, scenes, most))
-    yield Step(DE_DIFFUSION, most, True, rung, lambda: most * bits)
+    yield Step(DE_DIFFUSION, most, True, rung, lambda: most * bits, (DE_DIFFUSION,))
     texts = functools.cache(lambda: words.describe([scenes.rows[row]["image"] for row in range(n)]))
-    yield _text(f"{DE_DIFFUSION}, read as text", t2i, texts)
+    yield _text(f"{DE_DIFFUSION}, read as text", t2i, texts, (DE_DIFFUSION,))
     for k in sorted({1, model.encoder.config.n_tokens}):
         told = Told(model, scenes, k)
         rung = Rung(f"snapped to words, {k}", k, functools.partial(_snapped, told, vocabulary))
-        yield Step("snapped to words", k, True, rung, functools.partial(float, k * bits))
+        yield Step("snapped to words", k, True, rung, functools.partial(float, k * bits), (TAIL_DROP, DE_DIFFUSION))
 
 
 def _snapped(told: Told, vocabulary: Sequence[int], rows: np.ndarray) -> Condition:
@@ -102,11 +106,11 @@ def _snapped(told: Told, vocabulary: Sequence[int], rows: np.ndarray) -> Conditi
     return t2i.condition_from_soft_tokens(snap_to_words(t2i, told.tokens(rows), vocabulary))
 
 
-def _text(name: str, t2i: TextToImage, texts: Callable[[], list[str]]) -> Step:
+def _text(name: str, t2i: TextToImage, texts: Callable[[], list[str]], made_by: tuple[str, ...] = ()) -> Step:
     def condition(rows: np.ndarray) -> Condition:
         return t2i.condition([texts()[int(row)] for row in rows])
 
-    return Step(name, None, True, Rung(name, None, condition), lambda: _text_bits(t2i, texts()))
+    return Step(name, None, True, Rung(name, None, condition), lambda: _text_bits(t2i, texts()), made_by)
 
 
 def _captions(name: str, scenes: Scenes, n: int, t2i: TextToImage) -> list[str]:

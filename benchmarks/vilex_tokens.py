@@ -21,7 +21,7 @@ import functools
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
 from rich.console import Console
@@ -70,6 +70,9 @@ class ViLexTokensConfig(TokenExperiment):
 
     budgets: list[int] = Field([1, 2, 4, 8, 16], min_length=2, description="numbers of tokens, the last is all")
     fixed: list[int] = Field([16, 4, 1], description="budgets for which a model of its own is trained")
+    rivals: list[Literal["past the text encoder", "De-Diffusion"]] = Field(
+        [PAST, DE_DIFFUSION], description="further arms beside TailDrop and those of exactly k tokens"
+    )
     captioner: str | None = Field("captioner-prefix", description="whose captions are a rung; null for none")
     split: str = Field("test_composition", description="split of the images that are measured")
     size: int = Field(2000, ge=2, description="images that are drawn and read")
@@ -105,9 +108,11 @@ class ViLexTokens:
     def train(self) -> dict[str, ViLex]:
         """The model of every arm, which is trained if it is missing."""
         fixed = {trained_with(k): {"n_tokens": k, "tail_drop": "none"} for k in self.config.fixed}
-        wanted: dict[str, dict[str, Any]] = {TAIL_DROP: {}, **fixed, PAST: {"inject": "output"}}
+        past = {PAST: {"inject": "output"}} if PAST in self.config.rivals else {}
+        wanted: dict[str, dict[str, Any]] = {TAIL_DROP: {}, **fixed, **past}
         configs = {name: (vilex_pretrain.RECIPE, self.config.vilex(self.base, **own)) for name, own in wanted.items()}
-        configs[DE_DIFFUSION] = (dediffusion_pretrain.RECIPE, self.config.dediffusion(self.base))
+        if DE_DIFFUSION in self.config.rivals:
+            configs[DE_DIFFUSION] = (dediffusion_pretrain.RECIPE, self.config.dediffusion(self.base))
         models = {}
         for name, (recipe, config) in configs.items():
             made = train_once(recipe, config, self.config.folder, name.replace(" ", "-"))
@@ -132,7 +137,7 @@ class ViLexTokens:
                 "tokens": step.tokens,
                 "discrete": step.discrete,
                 "told": step.rung.name,
-                "models": digests.get(step.arm, digests),
+                "models": {name: digests[name] for name in step.made_by},
                 "t2i": t2i.sha256,
                 "captioner": config.captioner if step.arm.startswith("a captioner") else None,
                 "data": scenes.key,

@@ -309,7 +309,8 @@ def _write_samples(model: ViLex, config: ViLexPretrainConfig, output: Path) -> N
     budgets = budgets_of(model.encoder.config.n_tokens)
     drawn = [model.reconstruct(originals, n_tokens=budget) for budget in budgets]
     rows = [[as_uint8([original])[0], *images] for original, *images in zip(originals, *drawn, strict=True)]
-    image_sheet(rows, columns=["original", *(f"{budget} tokens" for budget in budgets)]).save(output / "samples.png")
+    told = (f"{budget} token{'s' if budget > 1 else ''}" for budget in budgets)
+    image_sheet(rows, columns=["original", *told]).save(output / "samples.png")
 
 
 def _notes(recipe: str, config: ViLexPretrainConfig, figures: dict[str, float]) -> str:

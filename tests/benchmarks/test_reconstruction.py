@@ -153,7 +153,17 @@ def test_the_command_writes_results_sheet_and_curves(
     text = capsys.readouterr().out
     assert "difference from the next smaller budget" in text
     assert text.count("left out: 4 images are too few for a kernel distance") == 1
-    assert main(["bench", "reconstruction"]) == 2
-    assert "no model given" in capsys.readouterr().err
     with pytest.raises(CheckpointError, match="no folder of a ViLex model"):
         open_model(str(tmp_path))
+
+
+def test_without_a_model_the_shipped_one_is_measured(
+    folders: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["bench", "reconstruction", "--size", "4", "--out", str(tmp_path), "--json", "--option", "budgets=[4]"]
+    for option in (f"reader={folders[1]}", "extractor=siglip-tiny", "loss_images=4", "num_inference_steps=2"):
+        words += ["--option", option]
+    assert main(words) == 0
+    lines = {line["told"]: line for line in json.loads(capsys.readouterr().out)["rows"]}
+    assert lines["4 tokens"]["model"] == "vilex-siglip-tiny"
+    assert lines["4 tokens"]["loss"] < lines["empty prompt"]["loss"]

@@ -335,6 +335,13 @@ def test_tokens_run_and_go_on(runs: tuple[Path, list[str]], capsys: pytest.Captu
     assert set(content["verdicts"].values()) == {NOT_TESTABLE}
     assert out.with_suffix(".png").stat().st_size > 10_000
     assert "tokens that reach 90 % of the plateau" in capsys.readouterr().out
+    fewer = ["--rivals", "past the text encoder", "--fixed", "4", "--captioner", "null"]
+    vilex_tokens.main([*words, "--out", str(out), "--json", *fewer])  # nothing is measured again
+    left = json.loads(capsys.readouterr().out)
+    assert {line["arm"] for line in left["table"]} == {
+        "original", EMPTY, "true caption", TAIL_DROP, "trained with 4", "past the text encoder",
+    }  # fmt: skip
+    assert json.loads(out.read_text())["rows"] == content["rows"]
     vilex_tokens.main([*words, "--out", str(out), "--json"])
     assert json.loads(capsys.readouterr().out)["verdicts"] == content["verdicts"]
     assert json.loads(out.read_text())["rows"] == content["rows"]

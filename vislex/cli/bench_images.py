@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from vislex.cli.console import error_console, print_json, print_table, say
+from vislex.cli.reconstruct import DEFAULT_MODEL
 from vislex.errors import ConfigError
 
 __all__ = ["probe", "reconstruction"]
@@ -69,7 +70,7 @@ def reconstruction(
     """Measures ViLex models against their token budgets; writes sheets and curves beside the result file.
 
     Args:
-        folders: ViLex models.
+        folders: ViLex models; the shipped one where none is named.
         overrides: key=value of ``ReconstructionBench``.
         out: Result file, or folder of ``reconstruction.json``.
         device: Where the models run.
@@ -78,14 +79,13 @@ def reconstruction(
         json: Whether to print JSON.
 
     Raises:
-        ConfigError: If no model is named, or two folders have one name.
+        ConfigError: If two folders have one name.
     """
     from vislex.benchmarks import reconstruction as bench_module
     from vislex.benchmarks.reconstruction_tables import budget_steps, plot_curves, table, write_sheet
     from vislex.config import load_config
 
-    if not folders:
-        raise ConfigError("no model given; write 'vislex bench reconstruction --model FOLDER' with a ViLex model")
+    folders = folders or [DEFAULT_MODEL]
     names = [Path(folder).resolve().name for folder in folders]
     if len(set(names)) < len(names):
         raise ConfigError(f"two models have one name among {', '.join(names)}; rename a folder")

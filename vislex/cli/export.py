@@ -14,7 +14,7 @@ __all__ = ["command"]
 
 
 def command(
-    folder: Annotated[str, typer.Argument(metavar="DIR", help="A saved model or encoder.")],
+    folder: Annotated[str, typer.Argument(metavar="DIR", help="A saved model or encoder, or a shipped name.")],
     to: Annotated[str, typer.Option("--to", help="hf (transformers) or timm: the backbone; host: the whole model.")],
     out: Annotated[Path | None, typer.Option("--out", help="Folder to write; default: DIR-hf, DIR-timm ...")] = None,
     json: Json = False,

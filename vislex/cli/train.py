@@ -55,12 +55,14 @@ def command(
         _show_keys(loaded.config)
         return
     from vislex.config import dump_config, load_config
+    from vislex.hardware import denormals_as_zero
 
     settings = load_config(loaded.config, find_config(config) if config else None, overrides or [])
     if show:
         say(dump_config(settings).rstrip())
         return
-    folder = loaded.run(settings)
+    with denormals_as_zero():  # from the start: the threads that compute take it over when they are started
+        folder = loaded.run(settings)
     if os.environ.get("RANK", "0") == "0":
         say(str(folder))
     _leave_process_group()

@@ -21,6 +21,7 @@ from vislex.specs import EncoderSpec, VisionTokens
 __all__ = ["ViLexEncoder", "ViLexEncoderConfig"]
 
 _MODEL_TYPE = "vislex_vilex"
+_TINY_TOKENS, _TINY_WIDTH = 4, 16
 
 
 class ViLexEncoderConfig(VisionEncoderConfig):
@@ -126,7 +127,7 @@ class ViLexEncoder(VisionEncoder):
         Args:
             source: What stands behind ``vilex:``: a folder that ``ViLex.save_pretrained`` wrote, or ORG/REPO.
             pretrained: Whether to load its weights; otherwise the same network is built with random ones.
-            tiny: Not offered.
+            tiny: Builds few and narrow tokens on the tiny variant of the backbone (catalog rows only).
             n_tokens: Budget, 1 to the number that was trained; all by default.
             weights: Name of a ViLex model that ships with vislex, for a catalog row.
             hub_id: Hub id, for a catalog row.
@@ -135,13 +136,20 @@ class ViLexEncoder(VisionEncoder):
             CheckpointError: If there is no ViLex model, or it speaks in discrete words.
             ConfigError: If the budget does not fit.
         """
-        check_variant(f"vilex:{source or weights or hub_id}", source or weights, pretrained=pretrained, tiny=tiny)
+        check_variant(f"vilex:{source or weights or hub_id}", source, pretrained=pretrained, tiny=tiny)
         location = shipped(weights) if source is None and weights else source or hub_id
         config = _read_config(str(location))
         if config.vocabulary:
             raise CheckpointError(
                 f"'{location}' was trained with discrete tokens: it gives words, not an encoder; use ViLex.describe"
             )
+        if tiny:
+            from vislex.encoders.factory import create_encoder
+
+            backbone = create_encoder(str(config.backbone_config.name), tiny=True)
+            small = cls.from_backbone(backbone, n_tokens=_TINY_TOKENS, depth=1, widths=[_TINY_WIDTH])
+            small.config.with_budget(n_tokens)
+            return small
         if not pretrained:
             config.source = None
             return cls(config.with_budget(n_tokens))

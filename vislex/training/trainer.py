@@ -24,6 +24,7 @@ from transformers.trainer_callback import PrinterCallback
 from transformers.utils import logging as transformers_logging
 
 from vislex.errors import CheckpointError, ConfigError, StoppedError
+from vislex.hardware import denormals_as_zero
 from vislex.specs import VisionTokens
 from vislex.training.callbacks import JsonlCallback, ProgressCallback, StopCallback, mean_loss, read_log
 from vislex.training.checkpoints import (
@@ -166,7 +167,7 @@ class PartTrainer(Trainer):
         if self.settings.progress and self.is_world_process_zero():
             self.console.print(parts_table(self.plan))
         folder = Path(self.args.output_dir)
-        with claimed(folder) if self.is_world_process_zero() else contextlib.nullcontext():
+        with denormals_as_zero(), claimed(folder) if self.is_world_process_zero() else contextlib.nullcontext():
             return self._fit(merge)
 
     def _fit(self, merge: bool) -> dict[str, float]:

@@ -4,9 +4,9 @@
 
 Trains a captioner live on each encoder and measures those that vislex ships for the other decoders: all of these were
 trained by the same recipe with the same budget, data and seed; the diffusion captioners were trained otherwise, as the
-output says. The
-shipped vision-language model answers questions and marks objects. Ends with the tables and the path of the report. It
-prints paired intervals and no verdicts: one seed settles nothing.
+output says. The shipped ViLex model shows what its tokens carry, the shipped vision-language model answers questions and
+marks objects. Ends with the tables and the path of the report. It prints paired intervals and no verdicts: one seed
+settles nothing.
 """
 
 from __future__ import annotations
@@ -23,14 +23,16 @@ from vislex.benchmarks.results import read_results
 from vislex.benchmarks.show import show
 from vislex.cli.console import say
 from vislex.config import load_config
+from vislex.data.sources import load_suite
 from vislex.shipped import shipped, shipped_models
+from vislex.vilex import ViLex
 
 __all__ = ["DECODERS", "ENCODERS", "LIVE", "demo_config", "main"]
 
 ENCODERS = ("efficientnet-lite0", "siglip-tiny", "siglip-tiny@untrained")
 DECODERS = ("cross_attention", "prefix")
 DIFFUSION = ("captioner-ladic", "captioner-masked")  # they take longer to train than the demo has
-VLM = "vlm"
+VLM, VILEX = "vlm", "vilex-siglip-tiny"
 LIVE = tuple(f"{encoder} + cross_attention" for encoder in ENCODERS)
 MINUTES = 12
 
@@ -88,12 +90,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
     report = run(config, log=log)
     if VLM in shipped_models():
         measure_vlm(report, VLM, size=options.size, log=log)
+    if VILEX in shipped_models():
+        log(f"{VILEX}: images beside what is drawn from their tokens: {_draw_vilex(report.parent / 'vilex.png')}")
     say("")
     show(report, verdicts=False)
     for name in config.models:
         say(_told_apart(name))
     _account(report, time.perf_counter() - begun)
     return 0
+
+
+def _draw_vilex(path: Path) -> Path:
+    """Writes scenes beside what the frozen text-to-image model draws from 1, 4 and 16 tokens of each."""
+    model = ViLex.from_pretrained(shipped(VILEX)).eval()
+    rows = load_suite("openmoji", split="test_composition", size=8, vocabulary="core", image_size=model.t2i.image_size)
+    model.reconstruction_sheet([row["image"] for row in rows], (1, 4, 16)).save(path)
+    return path
 
 
 def _told_apart(name: str) -> str:

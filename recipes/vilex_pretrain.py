@@ -22,7 +22,6 @@ from vislex.data.sources import describe_source
 from vislex.diffusion.t2i import TextToImage, load_t2i
 from vislex.encoders.base import VisionEncoder
 from vislex.encoders.factory import create_encoder
-from vislex.metrics.image_features import as_uint8
 from vislex.modules.tail_drop import keep_counts
 from vislex.recipes.components import outline_t2i
 from vislex.recipes.source import DataSettings, column, load_splits, load_stream, load_validation
@@ -33,7 +32,6 @@ from vislex.training.parts import PartSettings
 from vislex.training.recipe import Recipe
 from vislex.training.records import command_line, finish_run, start_run
 from vislex.training.settings import total_draws, uses_bf16
-from vislex.training.sheets import image_sheet
 from vislex.training.sketch import Sketch, vision_shapes
 from vislex.training.trainer import PartTrainer
 from vislex.vilex import ViLex
@@ -307,10 +305,7 @@ def _write_samples(model: ViLex, config: ViLexPretrainConfig, output: Path) -> N
     val = load_validation(config)
     originals = [val[i]["image"] for i in range(min(SHOWN, len(val)))]
     budgets = budgets_of(model.encoder.config.n_tokens)
-    drawn = [model.reconstruct(originals, n_tokens=budget) for budget in budgets]
-    rows = [[as_uint8([original])[0], *images] for original, *images in zip(originals, *drawn, strict=True)]
-    told = (f"{budget} token{'s' if budget > 1 else ''}" for budget in budgets)
-    image_sheet(rows, columns=["original", *told]).save(output / "samples.png")
+    model.reconstruction_sheet(originals, budgets, side=96).save(output / "samples.png")
 
 
 def _notes(recipe: str, config: ViLexPretrainConfig, figures: dict[str, float]) -> str:

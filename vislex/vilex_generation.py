@@ -11,6 +11,7 @@ from PIL import Image
 from torch import Tensor
 
 from vislex.data.images import image_batches, open_images
+from vislex.data.sheet import image_table
 from vislex.diffusion.guidance import generate, text_free_guidance
 from vislex.diffusion.t2i import TextToImage
 from vislex.diffusion.words import TokenWords, nearest_words
@@ -145,6 +146,28 @@ class ViLexGeneration:
             pixels = generate(self.t2i, branches, seeds=seeds, num_inference_steps=num_inference_steps)
             drawn += [_to_pil(image) for image in pixels]
         return drawn
+
+    def reconstruction_sheet(
+        self, images: Sequence[Any], budgets: Sequence[int], *, side: int = 192, **drawing: Any
+    ) -> Image.Image:
+        """A table: each image beside what is drawn from more and more of its tokens.
+
+        Args:
+            images: One row each.
+            budgets: Numbers of tokens, one column each.
+            side: Side in pixels of a picture.
+            **drawing: Keywords of ``reconstruct``.
+
+        Returns:
+            RGB.
+
+        Raises:
+            ConfigError: If a budget was not trained, or there is no image.
+        """
+        originals = open_images(images)
+        columns = [originals, *(self.reconstruct(originals, n_tokens=budget, **drawing) for budget in budgets)]
+        headings = ["original", *(f"{budget} token{'s' if budget > 1 else ''}" for budget in budgets)]
+        return image_table([list(row) for row in zip(*columns, strict=True)], headings, side=side)
 
     def _joined(self, groups: Sequence[Sequence[Any]], n_tokens: int | None) -> tuple[Tensor, Tensor]:
         """Tokens of all images of each prompt, one after the other, and which are real."""

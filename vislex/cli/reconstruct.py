@@ -53,7 +53,6 @@ def command(
     vislex reconstruct photo.jpg --prompt "a watercolour" --tfg 1.5
     """
     from vislex.data.images import expand_images, load_image
-    from vislex.data.sheet import image_table
 
     budgets = _budgets(tokens)
     if tfg != 1.0 and prompt is None:
@@ -63,23 +62,18 @@ def command(
     paths = expand_images(images)
     originals = [load_image(path) for path in paths]
     vilex = _load(model, t2i, device, dtype)
-    columns: list[list[Image]] = [originals]
-    for budget in budgets:
-        columns.append(
-            vilex.reconstruct(
-                originals,
-                n_tokens=budget,
-                prompt=prompt,
-                tfg=tfg,
-                guidance_scale=guidance,
-                seed=seed,
-                num_inference_steps=steps,
-                batch_size=batch_size,
-            )
-        )
-    headings = ["original", *(f"{budget} token{'s' if budget > 1 else ''}" for budget in budgets)]
+    sheet = vilex.reconstruction_sheet(
+        originals,
+        budgets,
+        prompt=prompt,
+        tfg=tfg,
+        guidance_scale=guidance,
+        seed=seed,
+        num_inference_steps=steps,
+        batch_size=batch_size,
+    )
     out.parent.mkdir(parents=True, exist_ok=True)
-    image_table([list(row) for row in zip(*columns, strict=True)], headings).save(out)
+    sheet.save(out)
     rows = _word_rows(vilex, paths, originals, max(budgets)) if words else []
     if json:
         print_json({"sheet": str(out), "images": [str(path) for path in paths], "tokens": budgets, "words": rows})

@@ -23,7 +23,7 @@ from vislex.benchmarks.vlm_rows import AnsweringModel, open_model
 from vislex.captioner import Caption, Captioner
 from vislex.errors import CheckpointError
 from vislex.hardware import resolve_device, resolve_dtype
-from vislex.shipped import shipped, shipped_models
+from vislex.shipped import find_model, shipped_models
 from vislex.text import postprocess_caption
 from vislex.training.adapters import adapter_base
 
@@ -112,7 +112,7 @@ def open_caption_model(
     number_format = resolve_dtype(dtype, target)
     if name.startswith("hf:"):
         return StockCaptioner.from_pretrained(name.removeprefix("hf:"), row=row, device=target, dtype=number_format)
-    place = Path(name) if Path(name).is_dir() else shipped(name) if name in shipped_models() else None
+    place = find_model(name)
     if place is not None and kind_of(place) == VisionLanguageConfig.model_type:
         model, info = open_model(name, device=device, dtype=dtype)
         described = {"row": row or info.row, "origin": origin or info.origin}

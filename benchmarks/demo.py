@@ -4,9 +4,9 @@
 
 Trains a captioner live on each encoder and measures those that vislex ships for the other decoders: all of these were
 trained by the same recipe with the same budget, data and seed; the diffusion captioners were trained otherwise, as the
-output says. The shipped ViLex model shows what its tokens carry, the shipped vision-language model answers questions and
-marks objects. Ends with the tables and the path of the report. It prints paired intervals and no verdicts: one seed
-settles nothing.
+output says. The shipped ViLex model shows what its tokens carry, the shipped vision-language model answers questions
+and marks objects. Ends with the tables and the path of the report. It prints paired intervals and no verdicts: one
+seed settles nothing.
 """
 
 from __future__ import annotations

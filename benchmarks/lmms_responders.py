@@ -34,7 +34,7 @@ from vislex.hardware import resolve_device, resolve_dtype
 from vislex.hub import open_checkpoint
 from vislex.registry import registry
 from vislex.segmentation.factory import create_codec
-from vislex.shipped import shipped, shipped_models
+from vislex.shipped import find_model
 
 if TYPE_CHECKING:
     from vislex.captioner import Captioner
@@ -300,7 +300,7 @@ def open_responder(
         ConfigError: For options that such a model has not.
     """
     name = str(name)
-    place = Path(name) if Path(name).is_dir() else shipped(name) if name in shipped_models() else None
+    place = find_model(name)
     if place is not None:
         kind = kind_of(place)
         if kind == "vislex_captioner":

@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from vislex.errors import CheckpointError
-from vislex.shipped import model_folder, pack, shipped, shipped_models, shipped_name
+from vislex.shipped import find_model, model_folder, pack, shipped, shipped_models, shipped_name
 
 WEIGHTS = {"a": torch.randn(3, 5).to(torch.bfloat16), "b": torch.arange(4)}
 
@@ -96,5 +96,7 @@ def test_a_model_is_given_by_its_folder_or_its_name(package: Path, tmp_path: Pat
     pack(package / "mine")
     assert model_folder(tmp_path) == model_folder(str(tmp_path)) == tmp_path
     assert model_folder("mine") == model_folder(Path("mine")) == shipped("mine")
+    assert find_model("mine") == shipped("mine")
+    assert find_model("org/mine") is None
     with pytest.raises(CheckpointError, match="no shipped model 'mime'; did you mean 'mine'"):
         model_folder("mime")

@@ -18,7 +18,7 @@ from vislex.encoders.vilex import ViLexEncoder
 from vislex.errors import CheckpointError, ConfigError
 from vislex.hub import model_card, open_checkpoint
 from vislex.processing import create_image_processor
-from vislex.shipped import model_folder, shipped_models
+from vislex.shipped import find_model
 from vislex.vilex import ViLex
 
 __all__ = ["FORMATS", "backbone_of", "export_backbone"]
@@ -44,8 +44,9 @@ def backbone_of(folder: str | Path) -> tuple[VisionEncoder, bool]:
     """
     import vislex.auto  # noqa: F401
 
-    place = model_folder(folder) if str(folder) in shipped_models() else folder
-    model, _ = open_checkpoint(AutoModel.from_pretrained, str(place), what="vislex model", dtype=torch.float32)
+    model, _ = open_checkpoint(
+        AutoModel.from_pretrained, str(find_model(folder) or folder), what="vislex model", dtype=torch.float32
+    )
     encoder = model if isinstance(model, VisionEncoder) else getattr(model, "encoder", None)
     if not isinstance(encoder, VisionEncoder):
         raise CheckpointError(f"'{folder}' is a '{model.config.model_type}', which has no vision encoder to export")

@@ -16,7 +16,7 @@ from pathlib import Path
 from vislex.cache import cache_dir
 from vislex.errors import CheckpointError, did_you_mean
 
-__all__ = ["model_folder", "pack", "shipped", "shipped_models", "shipped_name", "weights_folder"]
+__all__ = ["find_model", "model_folder", "pack", "shipped", "shipped_models", "shipped_name", "weights_folder"]
 
 PACKED = ".xz"
 # Two bytes a number: sign and exponent, which compress well, alternate with the mantissa, which does not.
@@ -47,13 +47,20 @@ def shipped(name: str) -> Path:
     return unpacked
 
 
+def find_model(source: str | Path) -> Path | None:
+    """The folder itself, or that of the shipped model of this name; None if there is neither."""
+    if Path(source).is_dir():
+        return Path(source)
+    return shipped(str(source)) if str(source) in shipped_models() else None
+
+
 def model_folder(source: str | Path) -> Path:
     """The folder itself, or that of the shipped model of this name.
 
     Raises:
         CheckpointError: If there is neither.
     """
-    return Path(source) if Path(source).is_dir() else shipped(str(source))
+    return find_model(source) or shipped(str(source))
 
 
 def shipped_models(pattern: str = "*") -> list[str]:

@@ -108,7 +108,7 @@ class ViLexTokens:
     def train(self) -> dict[str, ViLex]:
         """The model of every arm, which is trained if it is missing."""
         fixed = {trained_with(k): {"n_tokens": k, "tail_drop": "none"} for k in self.config.fixed}
-        past = {PAST: {"inject": "output"}} if PAST in self.config.rivals else {}
+        past: dict[str, dict[str, Any]] = {PAST: {"inject": "output"}} if PAST in self.config.rivals else {}
         wanted: dict[str, dict[str, Any]] = {TAIL_DROP: {}, **fixed, **past}
         configs = {name: (vilex_pretrain.RECIPE, self.config.vilex(self.base, **own)) for name, own in wanted.items()}
         if DE_DIFFUSION in self.config.rivals:

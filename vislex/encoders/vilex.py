@@ -146,7 +146,8 @@ class ViLexEncoder(VisionEncoder):
         if tiny:
             from vislex.encoders.factory import create_encoder
 
-            backbone = create_encoder(str(config.backbone_config.name), tiny=True)
+            below: Any = config.backbone_config
+            backbone = create_encoder(str(below.name), tiny=True)
             small = cls.from_backbone(backbone, n_tokens=_TINY_TOKENS, depth=1, widths=[_TINY_WIDTH])
             small.config.with_budget(n_tokens)
             return small

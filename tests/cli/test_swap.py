@@ -90,7 +90,7 @@ def test_mistakes_are_one_line(host: str, tmp_path: Path, capsys: pytest.Capture
     (tmp_path / "full" / "file").write_text("mine")
     for given, reason in (
         ([host, "siglip-tiny", "--out", str(tmp_path / "full")], "is not empty; give a new folder"),
-        ([host, "siglip-tinny", *new], "did you mean 'siglip-tiny'?"),
+        ([host, "siglip-tinny", *new], "did you mean 'siglip-tiny' or 'vilex-siglip-tiny'?"),
         ([host, "siglip-tiny", "--n-tokens", "4", *new], "unknown option 'n_tokens' of the encoder 'siglip-tiny'"),
         ([str(tmp_path / "full"), "siglip-tiny", *new], "no host can be read from"),
         ([host, "siglip-tiny", "--dtype", "int8", *new], "unknown dtype 'int8'"),

@@ -1,12 +1,11 @@
-"""The main job in one command: two pretrained encoders and one untrained, and every caption decoder.
+"""The main job in one command: two pretrained encoders against their own architectures untrained, with every decoder.
 
     python -m vislex.benchmarks.demo          (or: make demo)
 
-Trains a captioner live on each encoder and measures those that vislex ships for the other decoders: all of these were
-trained by the same recipe with the same budget, data and seed; the diffusion captioners were trained otherwise, as the
-output says. The shipped ViLex model shows what its tokens carry, the shipped vision-language model answers questions
-and marks objects. Ends with the tables and the path of the report. It prints paired intervals and no verdicts: one
-seed settles nothing.
+Trains one captioner live and measures those that vislex ships for the rest: all of these were trained by the same
+recipe with the same budget, data and seed; the diffusion captioners were trained otherwise, as the output says. The
+shipped ViLex model shows what its tokens carry, the shipped vision-language model answers questions and marks objects.
+Ends with the tables and the path of the report. It prints paired intervals and no verdicts: one seed settles nothing.
 """
 
 from __future__ import annotations
@@ -29,11 +28,16 @@ from vislex.vilex import ViLex
 
 __all__ = ["DECODERS", "ENCODERS", "LIVE", "demo_config", "main"]
 
-ENCODERS = ("efficientnet-lite0", "siglip-tiny", "siglip-tiny@untrained")
+ENCODERS = (
+    "efficientnet-lite0",
+    "efficientnet-lite0@untrained",
+    "siglip-tiny",
+    "siglip-tiny@untrained",
+)
 DECODERS = ("cross_attention", "prefix")
 DIFFUSION = ("captioner-ladic", "captioner-masked")  # they take longer to train than the demo has
 VLM, VILEX = "vlm", "vilex-siglip-tiny"
-LIVE = tuple(f"{encoder} + cross_attention" for encoder in ENCODERS)
+LIVE = ("efficientnet-lite0 + cross_attention",)
 MINUTES = 12
 
 

@@ -95,7 +95,7 @@ def test_names_of_shipped_arms() -> None:
     assert Arm("efficientnet-lite0@untrained", "prefix").shipped_name == "captioner-prefix-efficientnet-lite0-untrained"
     config = demo_config(Path("runs/demo"))
     assert [arm.row for arm in arms_to_ship(config, LIVE)] == list(LIVE) == config.live
-    assert len(arms_to_ship(config)) == len({arm.shipped_name for arm in config.arms}) == 6
+    assert len(arms_to_ship(config)) == len({arm.shipped_name for arm in config.arms}) == 8
     with pytest.raises(ConfigError, match="did you mean 'siglip-tiny \\+ prefix'"):
         arms_to_ship(config, ["siglip-tinny + prefix"])
     with pytest.raises(ValueError, match="live: no row 'nothing'"):

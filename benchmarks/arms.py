@@ -15,7 +15,7 @@ from vislex.benchmarks.results import ModelInfo, Origin
 from vislex.benchmarks.summary import UNTRAINED
 from vislex.benchmarks.trainings import identity, train_once
 from vislex.errors import CheckpointError
-from vislex.shipped import shipped
+from vislex.shipped import shipped, shipped_models
 
 __all__ = ["Arm", "TrainedArm", "shipped_arm", "train_arm", "validation_loss"]
 
@@ -106,6 +106,8 @@ def shipped_arm(arm: Arm, *, budget: str, overrides: Sequence[str] = (), lrs: Se
     Raises:
         CheckpointError: If this installation has none, or it was trained by another configuration.
     """
+    if arm.shipped_name not in shipped_models():
+        raise CheckpointError(f"no shipped model '{arm.shipped_name}'")
     folder = shipped(arm.shipped_name)
     wanted = identity(_recipe_config(arm.overrides(budget, overrides)))
     found = _recorded_values(folder)

@@ -29,7 +29,7 @@ from vislex.diffusion.t2i.loading import family_of, outline_folder
 from vislex.errors import CheckpointError
 from vislex.hub import check_folder
 from vislex.registry import registry
-from vislex.shipped import shipped, shipped_models
+from vislex.shipped import find_model, shipped
 from vislex.text import load_tokenizer, special_tokens
 
 __all__ = [
@@ -107,7 +107,7 @@ def outline_codec(source: str, text_model: str, tokenizer: PreTrainedTokenizerFa
     Raises:
         CheckpointError: If there is neither.
     """
-    if Path(source).is_dir() or source in shipped_models():
+    if find_model(source) is not None:
         with torch.device("cpu"):  # its statistics decide on noise
             return load_codec(source), []
     codec = codec_of(network(text_model, "model").config, tokenizer)

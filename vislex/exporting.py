@@ -18,7 +18,6 @@ from vislex.encoders.vilex import ViLexEncoder
 from vislex.errors import CheckpointError, ConfigError
 from vislex.hub import model_card, open_checkpoint
 from vislex.processing import create_image_processor
-from vislex.shipped import find_model
 from vislex.vilex import ViLex
 
 __all__ = ["FORMATS", "backbone_of", "export_backbone"]
@@ -37,16 +36,14 @@ def backbone_of(folder: str | Path) -> tuple[VisionEncoder, bool]:
     """The vision encoder inside a saved model, and whether ViLex trained it.
 
     Args:
-        folder: A ViLex model, a captioner or an encoder; a folder, a shipped name or a hub id.
+        folder: A ViLex model, a captioner or an encoder; a folder or hub id.
 
     Raises:
         CheckpointError: If it holds none of these.
     """
     import vislex.auto  # noqa: F401
 
-    model, _ = open_checkpoint(
-        AutoModel.from_pretrained, str(find_model(folder) or folder), what="vislex model", dtype=torch.float32
-    )
+    model, _ = open_checkpoint(AutoModel.from_pretrained, str(folder), what="vislex model", dtype=torch.float32)
     encoder = model if isinstance(model, VisionEncoder) else getattr(model, "encoder", None)
     if not isinstance(encoder, VisionEncoder):
         raise CheckpointError(f"'{folder}' is a '{model.config.model_type}', which has no vision encoder to export")

@@ -26,16 +26,19 @@ def command(
     vislex export runs/vilex --to timm     opens in timm.create_model("local-dir:runs/vilex-timm", pretrained=True)
     vislex export runs/vlm --to host       a PaliGemma or LLaVA, if the model is one: else the reason why not
     """
+    from vislex.shipped import find_model
+
     target = out if out is not None else Path(f"{folder.rstrip('/')}-{to}")
+    source = str(find_model(folder) or folder)
     family = {}
     if to == "host":
         from vislex.adapters.vlm_exchange import export_to_host
 
-        written, family["family"] = export_to_host(folder, target)
+        written, family["family"] = export_to_host(source, target)
     else:
         from vislex.exporting import export_backbone
 
-        written = export_backbone(folder, to, target)
+        written = export_backbone(source, to, target)
     if json:
         print_json({"from": folder, "to": to, **family, "out": str(written)})
     else:

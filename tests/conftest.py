@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import importlib.util
 import json
 import os
@@ -38,6 +39,7 @@ settings.register_profile("vislex", derandomize=True, deadline=None)
 settings.load_profile("vislex")
 
 _STARTED = time.time()
+_modules = 0
 _unlisted: list[str] = []
 _outcomes: Counter[str] = Counter()
 _fuzzed: Counter[str] = Counter()
@@ -124,6 +126,16 @@ def _seeded() -> None:
         torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
 
 
+@pytest.fixture(autouse=True)
+def _little_to_collect() -> None:
+    """Takes imported modules out of what Python's garbage collector walks over: each training calls it."""
+    global _modules
+    if len(sys.modules) > _modules + 50:
+        gc.collect()
+        gc.freeze()
+        _modules = len(sys.modules)
+
+
 def _beside(name: str) -> Any:
     """tests/NAME.py as a module."""
     path = Path(__file__).parent / f"{name}.py"
@@ -165,3 +177,20 @@ def tiny_hosts() -> Any:
 def beside() -> Callable[[str], Any]:
     """Gives tests/NAME.py as a module."""
     return _beside
+
+
+@pytest.fixture(scope="session")
+def cache_in() -> Callable[[Path], str]:
+    """Makes a cache in a folder that holds nothing but the models that ship, unpacked once for all tests."""
+    from vislex.cache import cache_dir
+
+    weights = cache_dir() / "weights"
+    weights.mkdir(parents=True, exist_ok=True)
+
+    def make(folder: Path) -> str:
+        cache = folder / "cache"
+        cache.mkdir()
+        (cache / "weights").symlink_to(weights, target_is_directory=True)
+        return str(cache)
+
+    return make

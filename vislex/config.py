@@ -7,6 +7,8 @@ a layer puts the values of that budget (``recipes/configs/budgets.yaml``) into t
 
 from __future__ import annotations
 
+import copy
+import functools
 import itertools
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -160,6 +162,11 @@ def parse_overrides(overrides: Iterable[str]) -> dict[str, Any]:
 
 def load_budgets() -> dict[str, dict[str, dict[str, Any]]]:
     """The packaged table of budgets: recipe -> budget -> values of the recipe's configuration."""
+    return copy.deepcopy(_packaged_budgets())
+
+
+@functools.cache
+def _packaged_budgets() -> dict[str, dict[str, dict[str, Any]]]:
     resource = resources.files("vislex.recipes") / "configs" / "budgets.yaml"
     with resources.as_file(resource) as path:
         return read_yaml(path)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -36,8 +37,10 @@ def _config(out: Path, **changes: object) -> ComparisonConfig:
     return ComparisonConfig(**values)
 
 
-def test_a_comparison_trains_measures_reports_and_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("VISLEX_CACHE", str(tmp_path / "cache"))
+def test_a_comparison_trains_measures_reports_and_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cache_in: Callable[[Path], str]
+) -> None:
+    monkeypatch.setenv("VISLEX_CACHE", cache_in(tmp_path))
     lines: list[str] = []
     report = run(_config(tmp_path / "c"), log=lines.append)
     results = ResultsFile(report.parent / "results.json").load()

@@ -56,9 +56,14 @@ def config_of(host: Path, encoder: str, out: Path, **changes: Any) -> HostCompar
 
 
 def test_from_swap_to_report_and_nothing_twice(
-    host: Path, clip: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    host: Path,
+    clip: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    cache_in: Callable[[Path], str],
 ) -> None:
-    monkeypatch.setenv("VISLEX_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("VISLEX_CACHE", cache_in(tmp_path))
     lines: list[str] = []
     report = run(config_of(host, clip, tmp_path / "c"), log=lines.append)
     results = read_results([report.parent])
@@ -143,8 +148,10 @@ def test_what_changes_the_weights_changes_the_run(host: Path, clip: str, tmp_pat
     assert digests[0]["llm"] == digests[2]["llm"]
 
 
-def test_the_best_learning_rate_on_val_is_taken(host: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("VISLEX_CACHE", str(tmp_path / "cache"))
+def test_the_best_learning_rate_on_val_is_taken(
+    host: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cache_in: Callable[[Path], str]
+) -> None:
+    monkeypatch.setenv("VISLEX_CACHE", cache_in(tmp_path))
     arm, contents = HostArm(str(host), None, 0, is_realigned=True), {str(host): content_of_host(str(host))}
     words = [*config_of(host, "a", tmp_path).recipe_overrides, "steps=3", "eval_every=3", "warmup_steps=0"]
     made = realign(arm, host, contents, tmp_path / "models", overrides=words, lrs=[1e-7, 3e-2])

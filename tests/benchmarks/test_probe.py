@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -24,8 +25,8 @@ SMALL = {"train_size": 40, "val_size": 20, "size": 30, "settings": ProbeSettings
 
 
 @pytest.fixture(autouse=True)
-def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("VISLEX_CACHE", str(tmp_path / "cache"))
+def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cache_in: Callable[[Path], str]) -> None:
+    monkeypatch.setenv("VISLEX_CACHE", cache_in(tmp_path))
 
 
 @pytest.fixture(scope="module")

@@ -203,8 +203,8 @@ def resumes(main: Any, words: list[str], out: Path, capsys: pytest.CaptureFixtur
 
 
 @pytest.fixture
-def words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    monkeypatch.setenv("VISLEX_CACHE", str(tmp_path / "cache"))
+def words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cache_in: Callable[[Path], str]) -> list[str]:
+    monkeypatch.setenv("VISLEX_CACHE", cache_in(tmp_path))
     return ["--smoke", "--folder", str(tmp_path / "runs"), "--out", str(tmp_path / "out.json")]
 
 

@@ -62,10 +62,7 @@ def kill(run: subprocess.Popen[bytes], checkpoints: Path, step: int, *, inside: 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="not Linux")
 @pytest.mark.parametrize("kills", [3, pytest.param(20, marks=pytest.mark.slow)])
-def test_killed_at_random_moments_it_ends_at_the_same_bytes(
-    kills: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("VISLEX_CACHE", str(tmp_path / "cache"))
+def test_killed_at_random_moments_it_ends_at_the_same_bytes(kills: int, tmp_path: Path) -> None:
     steps = 4 * kills + 4
     whole = finish(tmp_path / "whole", steps)
     folder, draw = tmp_path / "killed", random.Random(kills)

@@ -147,7 +147,6 @@ def test_every_other_recipe_shards(runs: ModuleType, tmp_path: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("launcher", ["torchrun", "accelerate"])
 def test_the_launchers_run_the_command(launcher: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("VISLEX_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     start = {
         "torchrun": [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"],

@@ -47,8 +47,7 @@ def test_a_caption_that_repeats_is_no_negative() -> None:
     assert sigmoid_loss(logits, torch.tensor([5, 6])) > 5
 
 
-def test_it_saves_a_stock_model_that_encodes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("VISLEX_CACHE", str(tmp_path / "cache"))
+def test_it_saves_a_stock_model_that_encodes(tmp_path: Path) -> None:
     folder = run(load_config(SiglipPretrainConfig, None, [*SMALL, f"output_dir={tmp_path / 'run'}"]))
     losses = [entry["loss"] for entry in read_log(folder / "training.jsonl") if "loss" in entry]
     assert losses == pytest.approx(EXPECTED, abs=2e-2)
@@ -70,8 +69,7 @@ def test_it_saves_a_stock_model_that_encodes(tmp_path: Path, monkeypatch: pytest
     assert 0 <= figures["eval_text_to_image_R@1"] <= figures["eval_text_to_image_R@5"] <= 1
 
 
-def test_a_training_goes_on_from_a_saved_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("VISLEX_CACHE", str(tmp_path / "cache"))
+def test_a_training_goes_on_from_a_saved_model(tmp_path: Path) -> None:
     first = run(load_config(SiglipPretrainConfig, None, [*SMALL, f"output_dir={tmp_path / 'first'}"]))
     more = [*SMALL, f"start_from={first}", "lr=1e-12", "data_seed=2", "ema_decay=0", f"output_dir={tmp_path / 'more'}"]
     second = run(load_config(SiglipPretrainConfig, None, [*more, "text_length=30", "vision.num_hidden_layers=2"]))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -101,10 +102,10 @@ def test_a_resumed_run_ends_where_an_uninterrupted_one_does(tmp_path: Path) -> N
 
 
 @pytest.fixture(scope="module")
-def latent_run(tmp_path_factory: pytest.TempPathFactory, reader: Path) -> Path:
+def latent_run(tmp_path_factory: pytest.TempPathFactory, reader: Path, cache_in: Callable[[Path], str]) -> Path:
     folder = tmp_path_factory.mktemp("latent")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("VISLEX_CACHE", str(folder / "cache"))
+        patch.setenv("VISLEX_CACHE", cache_in(folder))
         return run(load_config(T2IPretrainConfig, None, [*LATENT, f"output_dir={folder / 'run'}", f"reader={reader}"]))
 
 

@@ -13,14 +13,12 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from diffusers import ModelMixin
 from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.checkpoint import checkpoint
 from transformers.cache_utils import Cache
 from transformers.modeling_layers import GradientCheckpointingLayer
 
-from vislex.encoders.timm import TimmEncoder
 from vislex.errors import ConfigError
 
 __all__ = ["checkpoint_activations"]
@@ -46,6 +44,10 @@ def checkpoint_activations(model: nn.Module, attached: Sequence[nn.Module] = ())
     Raises:
         ConfigError: If there is none.
     """
+    from diffusers import ModelMixin  # these two take seconds: only who asks for this pays
+
+    from vislex.encoders.timm import TimmEncoder
+
     found = 0
     for module in (module for root in (model, *attached) for module in root.modules()):
         if isinstance(module, ModelMixin) and module._supports_gradient_checkpointing:

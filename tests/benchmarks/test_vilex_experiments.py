@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+import shutil
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -238,6 +239,7 @@ def test_the_page_of_claims_reads_base_and_tokens(tmp_path: Path) -> None:
     for base, told in ((GOOD, ("holds", "measured")), (POOR, (NOT_TESTABLE, NOT_TESTABLE))):
         pairs = claims(tokens.rows, objects, base)
         tokens.conclude(claims=pairs, verdicts=conclude(pairs), factors=factor_budgets(tokens.rows), base=base.verdict)
+        shutil.copy(tokens.path, tmp_path / "vilex_tokens.rivals.json")
         verdicts = stated(tmp_path, "E1")
         assert verdicts.pop("E1e") == told[1]
         assert verdicts["E1a"] == told[0]
@@ -291,11 +293,11 @@ def test_the_page_of_claims_reads_encoders_and_guidance(tmp_path: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def runs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, list[str]]]:
+def runs(tmp_path_factory: pytest.TempPathFactory, cache_in: Callable[[Path], str]) -> Iterator[tuple[Path, list[str]]]:
     """Where a base was made, and the words with which the other experiments find it."""
     with pytest.MonkeyPatch.context() as patch:
         folder = tmp_path_factory.mktemp("vilex")
-        patch.setenv("VISLEX_CACHE", str(folder / "cache"))
+        patch.setenv("VISLEX_CACHE", cache_in(folder))
         vilex_base.main(["--smoke", "--out", str(folder / "base.json"), "--folder", str(folder / "runs")])
         yield folder, ["--smoke", "--base", str(folder / "base.json"), "--folder", str(folder / "runs")]
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -82,3 +84,9 @@ def test_without_gradients_a_layer_runs_as_ever() -> None:
 def test_a_model_without_layers_is_refused() -> None:
     with pytest.raises(ConfigError, match="Linear has no layers"):
         checkpoint_activations(nn.Linear(2, 2))
+
+
+def test_a_training_that_recomputes_nothing_does_not_wait_for_libraries_that_it_does_not_need() -> None:
+    code = "import sys, vislex.training.trainer; assert not {'timm', 'diffusers'} & set(sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr

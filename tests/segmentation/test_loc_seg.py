@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from vislex.segmentation.boxes import bins_to_box, box_to_bins, crop_mask, paste_mask
 from vislex.segmentation.loc_seg import BoxCodec, LocSegCodec
 from vislex.segmentation.mask_tokenizer import MaskTokenizer
+from vislex.segmentation.mask_tokenizer import load_mask_tokenizer as load
 
 
 def test_locations_are_y_x_y_x_over_1023() -> None:
@@ -94,3 +95,13 @@ def test_crop_and_paste_keep_the_area() -> None:
     square = crop_mask(mask, (0, 0, 50, 50), 25)
     assert square.mean() == pytest.approx(mask.mean(), abs=0.01)
     assert np.array_equal(paste_mask(square, (0, 0, 50, 50), (50, 50), threshold=0.5), mask)
+
+
+def test_the_shipped_tokenizer_is_looked_for_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+    monkeypatch.setattr(
+        "vislex.segmentation.loc_seg.load_mask_tokenizer", lambda source: asked.append(source) or load(source)
+    )
+    codec, mask = LocSegCodec(), np.ones((8, 8), dtype=bool)
+    assert codec.decode(codec.encode([mask, mask]), (8, 8)).invalid is None
+    assert asked == [None]

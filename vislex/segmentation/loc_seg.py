@@ -10,6 +10,7 @@ shipped mask tokenizer and its 20 tokens, 0.55 for the filled box and its 4.
 
 from __future__ import annotations
 
+import functools
 import re
 from pathlib import Path
 
@@ -80,7 +81,7 @@ class LocSegCodec(BoxCodec):
     def __init__(self, tokenizer: str | Path | MaskTokenizer | None = None) -> None:
         self._source = tokenizer
 
-    @property
+    @functools.cached_property
     def tokenizer(self) -> MaskTokenizer:
         """The mask tokenizer, opened when it is first needed."""
         return load_mask_tokenizer(self._source)

@@ -119,9 +119,7 @@ def write(
             start = time.perf_counter()
             texts = [processor.prompt(question, len(own), system=system) for own, question in batch]
             inputs = processor([own for own, _ in batch], texts, add_special_tokens=False, **budget)
-            inputs = dict(inputs.to(model.device))
-            if model.mask_head is not None:
-                inputs = encode_once(model, inputs)
+            inputs = encode_once(model, inputs.to(model.device))
             ids = model.generate(**inputs, **options)[:, inputs["input_ids"].shape[1] :]
             seconds = (time.perf_counter() - start) / len(batch)
             counts = _lengths(ids, model.generation_config.eos_token_id)

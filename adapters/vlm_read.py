@@ -1,4 +1,5 @@
-"""Masks of what a vision-language model wrote: read by a codec from the text, or asked of the model's mask head."""
+"""Masks of what a vision-language model wrote: read from the text, from how sure the model was of it, or asked of the
+model's mask head."""
 
 from __future__ import annotations
 
@@ -9,7 +10,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from vislex.composite import CompositeModel
 from vislex.segmentation.codec import Decoded, MaskCodec
+from vislex.segmentation.loc_seg import LocSegCodec
 from vislex.segmentation.seg_head import SegHeadCodec
 
 if TYPE_CHECKING:
@@ -39,13 +42,16 @@ def read_masks(
     """What the answers of a batch mark.
 
     Args:
-        model: The model, a ``VisionLanguageModel`` where the codec needs a head.
+        model: The model, a ``VisionLanguageModel`` where the codec needs a head; of others the text alone is read.
         codec: What it writes.
         inputs: What it was given, its prompts padded on the left.
         ids: int64[B, L], what it wrote behind them.
         texts: The same as text.
         sizes: Height and width of each image.
     """
+    if isinstance(codec, LocSegCodec) and codec.soft and isinstance(model, CompositeModel):
+        likely = _ask_codes(model, codec, inputs, ids)
+        return [codec.decode(text, size, own) for text, size, own in zip(texts, sizes, likely, strict=True)]
     if not isinstance(codec, SegHeadCodec):
         return [codec.decode(text, size) for text, size in zip(texts, sizes, strict=True)]
     found = iter(_ask_head(model, inputs, ids, [codec.is_mask(text) for text in texts]))
@@ -53,6 +59,32 @@ def read_masks(
         codec.decode(text, size, next(found) if codec.is_mask(text) else None)
         for text, size in zip(texts, sizes, strict=True)
     ]
+
+
+@torch.no_grad()
+def _ask_codes(model: Any, codec: LocSegCodec, inputs: Mapping[str, Any], ids: Tensor) -> list[np.ndarray]:
+    """Probabilities float32[N, K] of the N codes in each answer, given all that stands before them."""
+    tokens = torch.tensor(model.processor.tokenizer.convert_tokens_to_ids(list(codec.code_tokens)), device=ids.device)
+    is_code = torch.isin(ids, tokens)
+    if not is_code.any():
+        return [np.zeros((0, len(tokens)), dtype=np.float32)] * len(ids)
+    output = _read_again(model, inputs, ids, is_code)
+    likely = output.logits[..., tokens].float().softmax(-1)  # of the places with a code in any answer
+    shared = is_code[:, is_code.any(0)]
+    return [own[mask].cpu().numpy() for own, mask in zip(likely, shared, strict=True)]
+
+
+def _read_again(model: Any, inputs: Mapping[str, Any], ids: Tensor, learned: Tensor) -> Any:
+    """The model's output for answers int64[B, L], read as in training, at the places bool[B, L]."""
+    prompt, mask = inputs["input_ids"], inputs["attention_mask"]
+    return model(
+        **{
+            **inputs,
+            "input_ids": torch.cat([prompt, ids], 1),
+            "attention_mask": torch.cat([mask, torch.ones_like(ids)], 1),
+            "labels": torch.cat([torch.full_like(prompt, -100), ids.masked_fill(~learned, -100)], 1),
+        }
+    )
 
 
 @torch.no_grad()
@@ -69,15 +101,6 @@ def _ask_head(
     is_mask = (ids == model.mask_head.settings.token_id) & torch.tensor(wanted, device=ids.device)[:, None]
     length = int(is_mask.long().argmax(1).max()) + 1
     written = ids[:, :length]
-    prompt, mask = inputs["input_ids"], inputs["attention_mask"]
     reached = is_mask[:, :length].flip(1).cummax(1).values.flip(1)  # what stands up to <SEG> is an answer
-    labels = torch.cat([torch.full_like(prompt, -100), written.masked_fill(~reached, -100)], 1)
-    output = model(
-        **{
-            **inputs,
-            "input_ids": torch.cat([prompt, written], 1),
-            "attention_mask": torch.cat([mask, torch.ones_like(written)], 1),
-            "labels": labels,
-        }
-    )
+    output = _read_again(model, inputs, written, reached)
     return list(output.mask_logits.float().sigmoid().cpu().numpy())

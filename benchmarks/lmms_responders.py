@@ -27,6 +27,7 @@ from vislex.benchmarks.caption_models import folder_hash, parameter_counts
 from vislex.benchmarks.caption_opening import kind_of, open_caption_model
 from vislex.benchmarks.results import ModelInfo
 from vislex.benchmarks.vlm_rows import open_model
+from vislex.composite import CompositeModel
 from vislex.decoders.draws import WARPERS, Draws
 from vislex.decoders.noise import caption_generators
 from vislex.errors import ConfigError
@@ -212,7 +213,7 @@ class ChatResponder(Responder):
         inputs = self._inputs(questions).to(self._model.device, self._model.dtype)
         inputs.pop("labels", None)  # PaliGemma's, of prompts alone
         asks_masks = questions[0].masks
-        if asks_masks and self.codec.needs_head:
+        if asks_masks and isinstance(self._model, CompositeModel):
             inputs = encode_once(self._model, inputs)
         ids = self._model.generate(**inputs, **self._settings(options, [own.number for own in questions]))
         ids = _without_prompt(ids, inputs.get("input_ids"))

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from vislex.adapters.vlm_segment import codec_of
 from vislex.benchmarks.caption_data import data_uri
 from vislex.benchmarks.results import DataRecord, ModelInfo, Run
 from vislex.benchmarks.vlm_rows import Progress, bound_run, chunks_of, model_run, rows_and_record, timing_of
@@ -92,13 +93,14 @@ def evaluate(
     Returns:
         The run of the model, and that of its boxes, filled.
     """
+    reader = codec if isinstance(codec, MaskCodec) else codec_of(model, codec)
     masks, boxes = _Counts(), _Counts()
     found, pictures, texts = [], {}, []
     for chunk in chunks_of(data.rows, batch_size):
         made = model.segment(
             [row["image"] for row in chunk],
             [row["expression"] for row in chunk],
-            codec=codec,
+            codec=reader,
             batch_size=batch_size,
             **options,
         )
@@ -112,7 +114,7 @@ def evaluate(
             found.append((own.seconds, own.new_tokens))
         if on_progress is not None:
             on_progress(len(chunk))
-    generation = {"codec": codec.name if isinstance(codec, MaskCodec) else codec or model.config.codec, **options}
+    generation = {"codec": reader.name, **reader.reading, **options}
     timing = timing_of([own for own, _ in found], [own for _, own in found], batch_size)
     shared: dict[str, Any] = {"captions": texts, "pictures": pictures, "timing": timing}
     return [

@@ -7,6 +7,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from vislex.errors import ConfigError
 from vislex.segmentation.boxes import bins_to_box, box_to_bins, crop_mask, paste_mask
 from vislex.segmentation.loc_seg import BoxCodec, LocSegCodec
 from vislex.segmentation.mask_tokenizer import MaskTokenizer
@@ -105,3 +106,32 @@ def test_the_shipped_tokenizer_is_looked_for_once(monkeypatch: pytest.MonkeyPatc
     codec, mask = LocSegCodec(), np.ones((8, 8), dtype=bool)
     assert codec.decode(codec.encode([mask, mask]), (8, 8)).invalid is None
     assert asked == [None]
+
+
+def test_codes_of_which_a_model_is_sure_are_those_of_the_text(tiny_tokenizer: MaskTokenizer) -> None:
+    codec = LocSegCodec(tiny_tokenizer, threshold=0.5)
+    cells, codes = tiny_tokenizer.num_tokens, tiny_tokenizer.config.num_codes
+    rng = np.random.default_rng(0)
+    masks = [rng.random((40, 30)) < share for share in (0.3, 0.7)]
+    text = codec.encode(masks)
+    written = np.concatenate([tiny_tokenizer.encode(crop_mask(mask, (0, 0, 40, 30), 64)[None])[0] for mask in masks])
+    sure = np.eye(codes)[written]
+    for one, other in zip(
+        codec.decode(text, (40, 30), sure).segments, codec.decode(text, (40, 30)).segments, strict=True
+    ):
+        assert np.array_equal(one.mask, other.mask)
+        assert one.box == other.box
+    unsure = np.full_like(sure, 1 / codes)
+    found = codec.decode(text, (40, 30), unsure)
+    mean = tiny_tokenizer.codebook.mean(0).expand(1, cells, -1)
+    with torch.no_grad():
+        square = tiny_tokenizer.reconstruct(mean)[0].numpy()
+    assert np.array_equal(found.segments[1].mask, paste_mask(square, (0, 0, 40, 30), (40, 30)))
+    assert np.array_equal(codec.decode(text, (40, 30), sure[:cells]).mask, codec.decode(text, (40, 30)).mask)
+    assert codec.decode("a dog", (40, 30), sure).invalid is not None
+
+
+@pytest.mark.parametrize("threshold", [0.0, 1.0, float("nan")])
+def test_a_threshold_is_a_share(threshold: float) -> None:
+    with pytest.raises(ConfigError, match="a share between 0 and 1"):
+        LocSegCodec(threshold=threshold)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -96,6 +96,11 @@ class MaskCodec(ABC):
     def label(self) -> str:
         """What tables call it."""
         return self.name
+
+    @property
+    def reading(self) -> dict[str, Any]:
+        """What else than its text decides how a model's answer is read: a part of the identity of its results."""
+        return {}
 
     @property
     def new_tokens(self) -> tuple[str, ...]:

@@ -190,6 +190,15 @@ class MaskTokenizer(PreTrainedModel):
         chosen = torch.as_tensor(np.asarray(codes, dtype=np.int64), device=self.device)
         return self.reconstruct(self.codebook[chosen].to(self.dtype)).float().cpu().numpy()
 
+    @torch.no_grad()
+    def decode_expected(self, probabilities: np.ndarray) -> np.ndarray:
+        """Masks of codes that are uncertain: float[B, N, K] -> float32[B, S, S], positive where rather inside.
+
+        Each cell is the mean of the codebook under its probabilities.
+        """
+        given = torch.as_tensor(np.asarray(probabilities, dtype=np.float32), device=self.device)
+        return self.reconstruct((given @ self.codebook.float()).to(self.dtype)).float().cpu().numpy()
+
     def forward(self, masks: Tensor, quantize: bool = True) -> MaskTokenizerOutput:
         """Reconstructs masks, with gradients straight through the quantisation.
 

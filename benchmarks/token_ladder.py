@@ -4,26 +4,23 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
 from vislex.benchmarks.reconstruction import Rung, Scenes, Told, references
+from vislex.benchmarks.token_arms import DE_DIFFUSION, PAST, TokenArm
 from vislex.benchmarks.token_claims import EMPTY, TAIL_DROP
 from vislex.captioner import Captioner
 from vislex.diffusion.t2i import TextToImage
 from vislex.diffusion.t2i.base import Condition
 from vislex.diffusion.words import snap_to_words
 from vislex.shipped import model_folder
-from vislex.vilex import ViLex
 
-__all__ = ["ARM_NAMES", "DE_DIFFUSION", "PAST", "Step", "ladder", "trained_with"]
+__all__ = ["Step", "ladder"]
 
-DE_DIFFUSION: Literal["De-Diffusion"] = "De-Diffusion"
-PAST: Literal["past the text encoder"] = "past the text encoder"
-ARM_NAMES = (TAIL_DROP, DE_DIFFUSION, PAST)
 BITS_A_NUMBER = 16  # of a continuous token, as bfloat16
 
 
@@ -48,25 +45,28 @@ class Step:
     made_by: tuple[str, ...] = ()
 
 
-def trained_with(k: int) -> str:
-    """Name of the arm that was trained with exactly ``k`` tokens."""
-    return f"trained with {k}"
-
-
 def ladder(
-    models: dict[str, ViLex], scenes: Scenes, budgets: Sequence[int], *, captioner: str | None, n: int
+    arms: Mapping[str, TokenArm],
+    t2i: TextToImage,
+    scenes: Scenes,
+    budgets: Sequence[int],
+    *,
+    vocabulary: Sequence[int] | None,
+    captioner: str | None,
+    n: int,
 ) -> Iterator[Step]:
-    """All rungs.
+    """All rungs; no arm is asked for its model before a rung is measured.
 
     Args:
-        models: Trained models by arm; the one with TailDrop is among them.
+        arms: By name; the one with TailDrop is among them.
+        t2i: The frozen text-to-image model of all arms.
         scenes: The images.
         budgets: Numbers of tokens of arms with TailDrop.
+        vocabulary: Ids of the words that discrete tokens may be, to which those of TailDrop are snapped; None leaves
+            these rungs out.
         captioner: Folder or shipped name of the captioner whose captions are a rung; None for none.
         n: Images that are captioned.
     """
-    model = models[TAIL_DROP]
-    t2i = model.t2i
     original, told, empty = references(t2i, scenes)
     yield Step("original", None, False, original, lambda: None)
     yield Step(EMPTY, None, False, empty, lambda: 0.0)
@@ -75,35 +75,41 @@ def ladder(
     if captioner is not None:
         said = functools.cache(lambda: _captions(captioner, scenes, n, t2i))
         yield _text("a captioner's caption", t2i, said)
-    if DE_DIFFUSION in models:
-        yield from _discrete(models[DE_DIFFUSION], model, scenes, n)
-    for name, own in models.items():
+    if vocabulary is not None:
+        yield from _discrete(arms, t2i, scenes, vocabulary, n)
+    for name, arm in arms.items():
         if name == DE_DIFFUSION:
             continue
-        most = own.encoder.config.n_tokens
-        for k in [k for k in budgets if k <= most] if name in ARM_NAMES else [most]:
-            rung = Rung(f"{name}, {k} tokens", k, Told(own, scenes, k))
-            yield Step(name, k, False, rung, _numbers(own, k), (name,))
+        for k in [k for k in budgets if k <= arm.n_tokens] if name in (TAIL_DROP, PAST) else [arm.n_tokens]:
+            rung = Rung(f"{name}, {k} tokens", k, functools.partial(_told, arm, scenes, k))
+            yield Step(name, k, False, rung, functools.partial(float, k * sum(t2i.widths) * BITS_A_NUMBER), (name,))
 
 
-def _discrete(words: ViLex, model: ViLex, scenes: Scenes, n: int) -> Iterator[Step]:
-    """De-Diffusion as it was trained and read again as text, and ViLex's tokens snapped to words of its vocabulary."""
-    t2i, vocabulary = words.t2i, words.encoder.config.vocabulary or []
-    most = words.encoder.config.n_tokens
+def _discrete(
+    arms: Mapping[str, TokenArm], t2i: TextToImage, scenes: Scenes, vocabulary: Sequence[int], n: int
+) -> Iterator[Step]:
+    """De-Diffusion as it was trained and read again as text, and TailDrop's tokens snapped to words."""
     bits = math.log2(len(vocabulary))
-    rung = Rung(f"{DE_DIFFUSION}, {most} words", most, Told(words, scenes, most))
-    yield Step(DE_DIFFUSION, most, True, rung, lambda: most * bits, (DE_DIFFUSION,))
-    texts = functools.cache(lambda: words.describe([scenes.rows[row]["image"] for row in range(n)]))
-    yield _text(f"{DE_DIFFUSION}, read as text", t2i, texts, (DE_DIFFUSION,))
-    for k in sorted({1, model.encoder.config.n_tokens}):
-        told = Told(model, scenes, k)
-        rung = Rung(f"snapped to words, {k}", k, functools.partial(_snapped, told, vocabulary))
-        yield Step("snapped to words", k, True, rung, functools.partial(float, k * bits), (TAIL_DROP, DE_DIFFUSION))
+    if (words := arms.get(DE_DIFFUSION)) is not None:
+        most = words.n_tokens
+        rung = Rung(f"{DE_DIFFUSION}, {most} words", most, functools.partial(_told, words, scenes, most))
+        yield Step(DE_DIFFUSION, most, True, rung, functools.partial(float, most * bits), (DE_DIFFUSION,))
+        images = [scenes.rows[row]["image"] for row in range(n)]
+        texts = functools.cache(lambda: words.model.describe(images))
+        yield _text(f"{DE_DIFFUSION}, read as text", t2i, texts, (DE_DIFFUSION,))
+    arm = arms[TAIL_DROP]
+    for k in sorted({1, arm.n_tokens}):
+        rung = Rung(f"snapped to words, {k}", k, functools.partial(_snapped, arm, scenes, k, vocabulary))
+        yield Step("snapped to words", k, True, rung, functools.partial(float, k * bits), (TAIL_DROP,))
 
 
-def _snapped(told: Told, vocabulary: Sequence[int], rows: np.ndarray) -> Condition:
-    t2i = told.model.t2i
-    return t2i.condition_from_soft_tokens(snap_to_words(t2i, told.tokens(rows), vocabulary))
+def _told(arm: TokenArm, scenes: Scenes, k: int, rows: np.ndarray) -> Condition:
+    return Told(arm.model, scenes, k)(rows)
+
+
+def _snapped(arm: TokenArm, scenes: Scenes, k: int, vocabulary: Sequence[int], rows: np.ndarray) -> Condition:
+    t2i = arm.model.t2i
+    return t2i.condition_from_soft_tokens(snap_to_words(t2i, Told(arm.model, scenes, k).tokens(rows), vocabulary))
 
 
 def _text(name: str, t2i: TextToImage, texts: Callable[[], list[str]], made_by: tuple[str, ...] = ()) -> Step:
@@ -124,8 +130,3 @@ def _text_bits(t2i: TextToImage, texts: Sequence[str]) -> float:
     reader = t2i.texts[0]
     pieces = float(np.mean([len(row) for row in reader.word_ids(list(texts))]))
     return pieces * math.log2(len(reader.tokenizer))
-
-
-def _numbers(model: ViLex, k: int) -> Callable[[], float]:
-    width = sum(model.encoder.config.widths or [])
-    return lambda: float(k * width * BITS_A_NUMBER)

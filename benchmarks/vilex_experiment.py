@@ -84,6 +84,7 @@ class ViLexExperiment(Config):
     depth: int = Field(2, ge=1, le=5, description="layers of the pooling")
     token_scale: float = Field(3.0, gt=0, description="size of its tokens at the start, in typical word embeddings")
     lr: float = Field(1.5e-3, gt=0, description="peak learning rate of the pooling")
+    words_lr: float = Field(5e-4, gt=0, description="the same of De-Diffusion, whose choices a larger one freezes")
     logit_mean: float = Field(1.5, description="of the times, logit-normal; above 0 noisy ones, where words tell most")
     vocabulary: Literal["core", "default", "large"] = Field("core", description="nouns: 100, 320 or all")
     image_size: int = Field(48, ge=16, description="side in pixels at which images are drawn")
@@ -106,7 +107,8 @@ class ViLexExperiment(Config):
 
     def dediffusion(self, base: Base, **values: Any) -> DeDiffusionPretrainConfig:
         """The same of De-Diffusion, with twice the steps."""
-        fields = {**self._fields(base), "steps": 2 * self.steps, "stages": "frozen", **values}
+        own = {"steps": 2 * self.steps, "stages": "frozen", "lr": self.words_lr}
+        fields = {**self._fields(base), **own, **values}
         return filled_config(DeDiffusionPretrainConfig, "dediffusion_pretrain_embedded", _with_validations(fields))
 
     def _fields(self, base: Base) -> dict[str, Any]:

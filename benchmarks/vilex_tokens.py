@@ -12,14 +12,15 @@ continuous token beats every text in loss and in never-named factors. Which fact
     python -m vislex.benchmarks.vilex_tokens              two cores, about three hours, behind vilex_base
     python -m vislex.benchmarks.vilex_tokens --smoke      does it run here? seconds, behind vilex_base --smoke
 
-The same command goes on where it was stopped.
+The same command goes on where it was stopped, on another machine too: a rung that the result file holds is not measured
+again, and its arm is trained only for rungs that are missing.
 """
 
 from __future__ import annotations
 
 import functools
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -34,20 +35,22 @@ from vislex.benchmarks.reconstruction import (
     ReconstructionBench,
     load_scenes,
     load_tools,
-    open_model,
 )
 from vislex.benchmarks.row_file import RowFile
+from vislex.benchmarks.token_arms import DE_DIFFUSION, PAST, TokenArm, token_arms
 from vislex.benchmarks.token_claims import EMPTY, TAIL_DROP, budgets_by_objects, claims, conclude, factor_budgets
-from vislex.benchmarks.token_ladder import DE_DIFFUSION, PAST, Step, ladder, trained_with
-from vislex.benchmarks.trainings import train_once
+from vislex.benchmarks.token_ladder import Step, ladder
 from vislex.benchmarks.vilex_experiment import SMOKE, Base, TokenExperiment, tier_mean
 from vislex.benchmarks.vilex_plots import plot_tokens
 from vislex.data import openmoji
+from vislex.diffusion.objectives import ReconstructionObjective
+from vislex.diffusion.t2i.loading import load_t2i
+from vislex.diffusion.words import word_ids
+from vislex.hardware import resolve_device
 from vislex.metrics.factors import FACTORS
 from vislex.modules.digest import weights_digest
 from vislex.provenance import collect
-from vislex.recipes import dediffusion_pretrain, vilex_pretrain
-from vislex.vilex import ViLex
+from vislex.recipes.dediffusion_pretrain import training_captions
 
 __all__ = ["ViLexTokens", "ViLexTokensConfig", "main", "table"]
 
@@ -73,6 +76,7 @@ class ViLexTokensConfig(TokenExperiment):
     rivals: list[Literal["past the text encoder", "De-Diffusion"]] = Field(
         [PAST, DE_DIFFUSION], description="further arms beside TailDrop and those of exactly k tokens"
     )
+    snap: bool = Field(True, description="whether TailDrop's tokens are also snapped to De-Diffusion's words")
     captioner: str | None = Field("captioner-prefix", description="whose captions are a rung; null for none")
     split: str = Field("test_composition", description="split of the images that are measured")
     size: int = Field(2000, ge=2, description="images that are drawn and read")
@@ -95,6 +99,9 @@ class ViLexTokensConfig(TokenExperiment):
 class ViLexTokens:
     """Poolings and rungs, each made once.
 
+    A rung is known by how its arms are trained: one that the file holds is not measured again, wherever its arms were
+    trained, and their models need not be here. Each row says which weights were measured, and on which machine.
+
     Args:
         config: Options.
         base: Reader, encoder and text-to-image model.
@@ -105,39 +112,28 @@ class ViLexTokens:
     def __init__(self, config: ViLexTokensConfig, base: Base, file: RowFile, log: Callable[[str], None]) -> None:
         self.config, self.base, self.file, self.log = config, base, file, log
 
-    def train(self) -> dict[str, ViLex]:
-        """The model of every arm, which is trained if it is missing."""
-        fixed = {trained_with(k): {"n_tokens": k, "tail_drop": "none"} for k in self.config.fixed}
-        past: dict[str, dict[str, Any]] = {PAST: {"inject": "output"}} if PAST in self.config.rivals else {}
-        wanted: dict[str, dict[str, Any]] = {TAIL_DROP: {}, **fixed, **past}
-        configs = {name: (vilex_pretrain.RECIPE, self.config.vilex(self.base, **own)) for name, own in wanted.items()}
-        if DE_DIFFUSION in self.config.rivals:
-            configs[DE_DIFFUSION] = (dediffusion_pretrain.RECIPE, self.config.dediffusion(self.base))
-        models = {}
-        for name, (recipe, config) in configs.items():
-            made = train_once(recipe, config, self.config.folder, name.replace(" ", "-"))
-            self.log(f"{name}: {made.folder}" + ("" if made.was_there else f", trained in {made.seconds:.0f} s"))
-            models[name] = open_model(str(made.folder), self.config.device)
-        return models
-
     def run(self) -> tuple[list[dict[str, Any]], list[int]]:
         """Makes what is missing; gives the rows, and the number of objects of each image."""
-        config, models = self.config, self.train()
+        config = self.config
+        arms = token_arms(config, self.base, fixed=config.fixed, rivals=list(config.rivals), log=self.log)
         names = ("split", "size", "loss_images", "loss_draws", "num_inference_steps", "guidance_scale", "extractor")
         values = {name: getattr(config, name) for name in names}
         bench = ReconstructionBench(vocabulary=config.vocabulary, reader=self.base.reader, **values)
-        t2i, objective = models[TAIL_DROP].t2i, models[TAIL_DROP].objective
+        t2i = load_t2i(self.base.t2i).to(resolve_device(config.device)).eval()
+        objective = ReconstructionObjective(**arms[TAIL_DROP].config.objective)
         scenes, tools = load_scenes(bench, t2i.image_size), load_tools(bench)
-        digests = {name: weights_digest(model) for name, model in models.items()}
-        rows = []
+        vocabulary = None
+        if config.snap:
+            vocabulary = word_ids(t2i, training_captions(config.dediffusion(self.base)))
         n = max(config.size, config.loss_images)
-        for step in ladder(models, scenes, config.budgets, captioner=config.captioner, n=n):
+        rows = []
+        for step in ladder(arms, t2i, scenes, config.budgets, vocabulary=vocabulary, captioner=config.captioner, n=n):
             identity = {
                 "arm": step.arm,
                 "tokens": step.tokens,
                 "discrete": step.discrete,
                 "told": step.rung.name,
-                "models": {name: digests[name] for name in step.made_by},
+                "trainings": {name: arms[name].key for name in step.made_by},
                 "t2i": t2i.sha256,
                 "captioner": config.captioner if step.arm.startswith("a captioner") else None,
                 "data": scenes.key,
@@ -147,7 +143,7 @@ class ViLexTokens:
                 "scorers": SCORERS,
             }
             measured = MeasuredRung(t2i, objective, step.rung, bench, scenes, tools, config.batch_size, config.seed)
-            row = self.file.row(identity, functools.partial(_with_bits, measured, step))
+            row = self.file.row(identity, functools.partial(_values, measured, step, arms))
             assert row is not None
             loss = row["scores"].get("loss")
             self.log(f"{step.rung.name}: " + ("read" if loss is None else f"loss {loss:.5f}"))
@@ -165,8 +161,9 @@ def table(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     return lines
 
 
-def _with_bits(measured: MeasuredRung, step: Step) -> dict[str, Any]:
-    return {**measured(), "bits": step.bits()}
+def _values(measured: MeasuredRung, step: Step, arms: Mapping[str, TokenArm]) -> dict[str, Any]:
+    made = measured()
+    return {**made, "bits": step.bits(), "weights": {name: arms[name].sha256 for name in step.made_by}}
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -20,7 +20,7 @@ from vislex.training.recipe import Recipe
 from vislex.training.sketch import Sketch
 from vislex.vilex import ViLex
 
-__all__ = ["RECIPE", "DeDiffusionPretrainConfig", "run", "sketch"]
+__all__ = ["RECIPE", "DeDiffusionPretrainConfig", "run", "sketch", "training_captions"]
 
 
 class DeDiffusionPretrainConfig(ViLexPretrainConfig):
@@ -40,8 +40,13 @@ class DeDiffusionPretrainConfig(ViLexPretrainConfig):
 
 def build(config: DeDiffusionPretrainConfig) -> ViLex:
     """The model; its vocabulary is that of the training captions."""
-    captions = (text for own in column(load_splits(config)[0], "captions") for text in own)
+    captions = training_captions(config)
     return build_model(config, vocabulary=captions, estimator=config.estimator, temperature=config.temperature)
+
+
+def training_captions(config: DeDiffusionPretrainConfig) -> Iterator[str]:
+    """The captions whose words the tokens may be."""
+    return (text for own in column(load_splits(config)[0], "captions") for text in own)
 
 
 def run(config: DeDiffusionPretrainConfig) -> Path:

@@ -23,7 +23,7 @@ class Claim:
         source: Where it comes from, in our own words.
         criterion: What counts.
         command: Makes the result file; None where no benchmark measures the claim yet.
-        file: Result file, BENCHMARK.json or BENCHMARK.PART.json; None as above.
+        file: Result file; None as above.
         read: From the file's content ({} without one) to the finding; None where the file holds no conclusion.
         change: What would change the verdict.
         planned: Seeds of the experiment.
@@ -107,8 +107,8 @@ CLAIMS = (
         f"{VILEX}, comparison with De-Diffusion: a single ViLex token reconstructs better than its 75 words.",
         "One token beats the best discrete rung (true caption, a captioner's, De-Diffusion, snapped words) in loss and "
         "in factors that captions never name, every paired interval above 0.",
-        f'{BENCHMARK}.vilex_tokens --fixed "" --out benchmarks/results/vilex_tokens.rivals.json',
-        "vilex_tokens.rivals.json",
+        f"{BENCHMARK}.vilex_tokens",
+        "vilex_tokens.json",
         partial(read.tokens, claim="one continuous token beats every text"),
         "A stronger text rung: De-Diffusion with more words or longer training, or denser captions.",
     ),

@@ -199,17 +199,16 @@ def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def _load(path: Path) -> dict[str, Any]:
-    """The content of a result file BENCHMARK.json or BENCHMARK.PART.json, empty without one."""
+    """The content of a result file, empty without one."""
     if not path.exists():
         return {}
-    benchmark = path.name.partition(".")[0]
     try:
         content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        found = content.get("benchmark", benchmark)
+        found = content.get("benchmark", path.stem)
     except (json.JSONDecodeError, AttributeError, UnicodeDecodeError) as error:
         raise DataError(f"{path} is no result file: {error}; run its benchmark again") from error
-    if found != benchmark:
-        raise DataError(f"{path} holds results of '{found}', not of '{benchmark}'; move it away")
+    if found != path.stem:
+        raise DataError(f"{path} holds results of '{found}', not of '{path.stem}'; move it away")
     return content
 
 

@@ -162,8 +162,8 @@ def table(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def _values(measured: MeasuredRung, step: Step, arms: Mapping[str, TokenArm]) -> dict[str, Any]:
-    made = measured()
-    return {**made, "bits": step.bits(), "weights": {name: arms[name].sha256 for name in step.made_by}}
+    weights = {name: arms[name].sha256 for name in step.made_by}  # which are trained now if they are not there
+    return {**measured(), "bits": step.bits(), "weights": weights}
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

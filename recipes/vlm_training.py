@@ -17,6 +17,7 @@ from transformers import set_seed
 from vislex.adapters.llms import create_llm, load_llm_tokenizer
 from vislex.adapters.vlm import VisionLanguageModel
 from vislex.adapters.vlm_segment import prepare_codec
+from vislex.data.sources import describe_source
 from vislex.encoders.factory import create_encoder
 from vislex.errors import ConfigError
 from vislex.metrics.masks import score_masks
@@ -183,11 +184,18 @@ def save_model(
 def notes(recipe: str, config: VlmSettings, figures: dict[str, float], summary: str) -> str:
     """The card's notes: what was trained on what, by which command, and the figures."""
     rows = "\n".join(f"| {name} | {value:.4g} |" for name, value in figures.items() if math.isfinite(value))
-    sources = ", ".join(f"{source.task} of {source.data}" for source in config.mixture)
+    names = dict.fromkeys(source.data for source in config.mixture)
+    sources = "; ".join(_source(name, [own.task for own in config.mixture if own.data == name]) for name in names)
     return (
         f"{summary}; seed {config.seed}, {config.steps} steps of {config.batch_size}. Trained on {sources}."
         f"\n\n```\n{command_line(recipe, config)}\n```\n\n| figure | value |\n|---|---|\n{rows}\n"
     )
+
+
+def _source(name: str, tasks: list[str]) -> str:
+    """A source of a mixture with its tasks, and what follows from its licence."""
+    facts = describe_source(name).trained_on
+    return f"{', '.join(dict.fromkeys(tasks))} of {name}" + (f" ({facts})" if facts != name else "")
 
 
 def record_run(recipe: str, config: VlmSettings, trainer: PartTrainer, figures: dict[str, float], output: Path) -> None:

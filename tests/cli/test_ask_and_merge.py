@@ -6,6 +6,7 @@ import itertools
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from PIL import Image
 
 import vislex
 from vislex.adapters.chat import chat_tokenizer
+from vislex.adapters.merging import open_vlm
 from vislex.adapters.vlm import VisionLanguageModel
 from vislex.adapters.vlm_segment import prepare_codec
 from vislex.cli.main import main
@@ -155,3 +157,32 @@ def test_adapters_are_merged(saved: Path, tmp_path: Path, capsys: pytest.Capture
     assert "is not empty" in capsys.readouterr().err
     assert main(["merge", str(saved / "model"), "--out", str(tmp_path / "other")]) == 2
     assert "nothing to merge" in capsys.readouterr().err
+
+
+@pytest.fixture(scope="module")
+def scenes() -> list[dict[str, Any]]:
+    """Questions of val that no training saw."""
+    rows = vislex.data.load_suite("openmoji", "vqa", split="val", size=80, vocabulary="core")
+    return [rows[i] for i in range(len(rows))]
+
+
+def test_the_shipped_model_answers_and_marks(
+    scenes: list[dict[str, Any]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    scenes[0]["image"].save(tmp_path / "a.png")
+    assert main(["ask", str(tmp_path / "a.png"), scenes[0]["question"], "what color is the background?"]) == 0
+    assert len(capsys.readouterr().out.splitlines()) == 2
+    assert main(["segment", str(tmp_path / "a.png"), "the largest object", "--json"]) == 0
+    (found,) = json.loads(capsys.readouterr().out)
+    assert found["invalid"] is None
+    assert Image.open(tmp_path / "a-segmented.png").size >= scenes[0]["image"].size
+
+
+def test_the_shipped_model_sees(scenes: list[dict[str, Any]]) -> None:
+    model = open_vlm("vlm")
+    images, questions = ([row[name] for row in scenes] for name in ("image", "question"))
+    seen, blind = (
+        np.mean([given.text == row["answer"] for given, row in zip(answers, scenes, strict=True)])
+        for answers in (model.ask(images, questions), model.ask([None] * len(scenes), questions))
+    )
+    assert seen > blind + 0.15

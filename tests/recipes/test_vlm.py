@@ -76,7 +76,9 @@ def test_align_trains_the_connector_alone(aligned: Path, lm: Path) -> None:
     assert weights_digest(model.llm) == weights_digest(vislex.create_llm(f"hf:{lm}", pretrained=True))
     rows = vislex.data.load_suite("openmoji", "vqa", split="val", size=2)
     assert len(model.ask(rows[:]["image"], rows[:]["question"], max_new_tokens=3)) == 2
-    assert "vislex train align budget=smoke" in (aligned / "README.md").read_text()
+    card = (aligned / "README.md").read_text()
+    assert "vislex train align budget=smoke" in card
+    assert "of openmoji (OpenMoji and Twemoji drawings; the weights are CC BY-SA 4.0)" in card
 
 
 def test_sft_trains_what_it_is_told(aligned: Path, tmp_path: Path) -> None:

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from vislex.cli.console import print_json, say
 from vislex.cli.options import BatchSize, Device, DType, GenerationOptions, Json, NTokens, NumBeams, Seed, VlmFolder
-from vislex.errors import ConfigError
 
-__all__ = ["DEFAULT_MODEL", "command", "shipped_or_folder"]
+__all__ = ["DEFAULT_MODEL", "command"]
 
 DEFAULT_MODEL = "vlm"
 
@@ -38,6 +36,7 @@ def command(
     """Ask questions about an image.
 
     \b
+    vislex ask scene.png "what color is the background?"                       the small model that ships
     vislex ask photo.jpg "What is left of the dog?" --model runs/vlm
     vislex ask photo.jpg "how many kites?" "what colour is the background?"    several questions
     vislex ask before.jpg "What has changed?" --also after.jpg                 several images of one question
@@ -53,7 +52,7 @@ def command(
     options |= parse_overrides(option or [])
     images = [load_image(path) for path in [image, *(also or [])]]
     target = resolve_device(device)
-    opened = open_vlm(shipped_or_folder(model), dtype=resolve_dtype(dtype, target)).to(target)
+    opened = open_vlm(model, dtype=resolve_dtype(dtype, target)).to(target)
     torch.manual_seed(seed)
     answers = opened.ask(
         [images] * len(questions), questions, system=system, n_tokens=n_tokens, batch_size=batch_size, **options
@@ -63,16 +62,3 @@ def command(
         return
     for answer in answers:
         say(answer.text)
-
-
-def shipped_or_folder(model: str) -> str:
-    """A folder, or the name of a shipped model.
-
-    Raises:
-        ConfigError: If no model was given and none ships.
-    """
-    from vislex.shipped import shipped_models
-
-    if model == DEFAULT_MODEL and not Path(model).is_dir() and model not in shipped_models():
-        raise ConfigError("no vision-language model ships with this version; pass --model FOLDER (vislex train sft)")
-    return model

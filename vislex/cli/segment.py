@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from vislex.cli.ask import DEFAULT_MODEL, shipped_or_folder
+from vislex.cli.ask import DEFAULT_MODEL
 from vislex.cli.console import print_json, say
 from vislex.cli.options import BatchSize, Device, DType, GenerationOptions, Json, NTokens, NumBeams, Seed, VlmFolder
 from vislex.errors import ConfigError
@@ -40,6 +40,7 @@ def command(
     """Mark what an expression refers to.
 
     \b
+    vislex segment scene.png "the fox at the bottom"   by the small model that ships
     vislex segment desk.jpg "the red mug on the left" --model runs/vlm --out overlay.png
     vislex segment desk.jpg "the mug" "the pen"        two expressions, two colours
     vislex segment desk.jpg "the mug" --json           boxes, areas, and the text that the model wrote
@@ -59,7 +60,7 @@ def command(
     if target.suffix.lower() not in (".png", ".jpg", ".jpeg", ".webp"):
         raise ConfigError(f"--out is '{target}'; write a .png, .jpg or .webp")
     place = resolve_device(device)
-    vlm = open_vlm(shipped_or_folder(model), dtype=resolve_dtype(dtype, place)).to(place)
+    vlm = open_vlm(model, dtype=resolve_dtype(dtype, place)).to(place)
     torch.manual_seed(seed)
     found = vlm.segment(opened, expressions, codec=codec, n_tokens=n_tokens, batch_size=batch_size, **options)
     target.parent.mkdir(parents=True, exist_ok=True)

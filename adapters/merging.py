@@ -7,7 +7,7 @@ from typing import Any
 
 from vislex.adapters.vlm import VisionLanguageModel
 from vislex.errors import CheckpointError
-from vislex.shipped import model_folder
+from vislex.shipped import find_model, model_folder
 from vislex.training.adapters import adapter_base, open_adapters
 
 __all__ = ["merge_adapters", "open_vlm"]
@@ -26,7 +26,7 @@ def merge_adapters(folder: str | Path, **loading: Any) -> VisionLanguageModel:
     base = adapter_base(Path(folder))
     if base is None:
         raise CheckpointError(f"'{folder}' has no adapter_config.json; there is nothing to merge")
-    model: VisionLanguageModel = VisionLanguageModel.from_pretrained(base, **loading)
+    model: VisionLanguageModel = VisionLanguageModel.from_pretrained(find_model(base) or base, **loading)
     merged: VisionLanguageModel = open_adapters(model, Path(folder)).merge_and_unload()
     return merged.eval()
 

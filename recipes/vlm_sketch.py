@@ -28,6 +28,7 @@ from vislex.recipes.vlm_training import VlmSettings, with_mask_head
 from vislex.registry import registry
 from vislex.segmentation.factory import create_codec
 from vislex.segmentation.seg_head import SEG_TOKEN, SegHeadCodec
+from vislex.shipped import find_model
 from vislex.specs import token_count
 from vislex.text import load_tokenizer
 from vislex.training.parts import PartSettings
@@ -65,7 +66,8 @@ def sketch_vlm(config: VlmSettings, parts: Mapping[str, PartSettings], **attache
         parts: How encoder, connector and language model are trained.
         **attached: Further fields of ``Sketch``.
     """
-    outline = _saved(config.model) if config.model is not None and Path(config.model).is_dir() else _joined(config)
+    folder = None if config.model is None else find_model(config.model)
+    outline = _joined(config) if folder is None else _saved(folder)
     model = outline.model
     head = _mask_head(config, outline)
     typical, longest, told = _dialogues(config, model, outline.tokenizer, head)

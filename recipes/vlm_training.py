@@ -25,6 +25,7 @@ from vislex.modules.tail_drop import TailDrop
 from vislex.recipes.vlm_data import Mixture, Source, SourceSettings, load_source
 from vislex.segmentation.codec import MaskCodec
 from vislex.segmentation.seg_head import SegHeadCodec
+from vislex.shipped import find_model
 from vislex.training.draws import Draws
 from vislex.training.parts import PartSettings
 from vislex.training.records import command_line, finish_run
@@ -40,7 +41,8 @@ class VlmSettings(TrainingSettings):
     """How vision-language models are put together and what they read.
 
     Attributes:
-        model: Folder of a vision-language model to go on from; the keys of parts below are then its own.
+        model: Folder, or shipped name, of a vision-language model to go on from; the keys of parts below are then its
+            own.
         encoder: A name of ``vislex list encoders``, ``timm:NAME``, ``hf:DIR``, ...
         pretrained: Whether the encoder starts from its weights; random ones are drawn from ``seed``.
         tiny: Whether to take the encoder's tiny variant (tests).
@@ -97,7 +99,8 @@ def build_model(config: VlmSettings, **loading: Any) -> VisionLanguageModel:
         **loading: Keywords of ``VisionLanguageModel.from_pretrained``, where ``model`` names one.
     """
     if config.model is not None:
-        model: VisionLanguageModel = VisionLanguageModel.from_pretrained(config.model, **loading)
+        folder = find_model(config.model) or config.model
+        model: VisionLanguageModel = VisionLanguageModel.from_pretrained(folder, **loading)
         return model
     start: dict[str, Any] = {"pretrained": True} if config.pretrained else {"seed": config.seed}
     encoder = create_encoder(config.encoder, tiny=config.tiny, **start, **config.encoder_options)

@@ -15,15 +15,16 @@ from safetensors.torch import load_file
 
 import vislex
 from vislex.adapters.chat import chat_tokenizer
-from vislex.adapters.merging import merge_adapters
+from vislex.adapters.merging import merge_adapters, open_vlm
 from vislex.adapters.vlm import VisionLanguageModel
 from vislex.config import load_config
 from vislex.errors import ConfigError, UnknownNameError
 from vislex.modules.digest import weights_digest
 from vislex.recipes.align import AlignConfig
 from vislex.recipes.align import run as run_align
-from vislex.recipes.sft import SftConfig
+from vislex.recipes.sft import SftConfig, sketch
 from vislex.recipes.sft import run as run_sft
+from vislex.recipes.vlm_training import build_model
 from vislex.text import load_tokenizer, prune_tokenizer
 from vislex.training.callbacks import read_log
 from vislex.training.parts import PartSettings, prepare_parts
@@ -291,3 +292,19 @@ def test_what_cannot_be_trained_is_told(aligned: Path, lm: Path, tmp_path: Path)
             sft(tmp_path / "b", aligned, "quantize=nf4", "parts.llm.mode=lora", "adapters=keep")
     with pytest.raises(UnknownNameError, match="unknown codec 'nothing'"):
         align(tmp_path / "c", lm, "mixture=[{task: segmentation}]", "codec=nothing")
+
+
+def test_a_training_goes_on_from_the_shipped_model(tmp_path: Path) -> None:
+    mixture = "mixture=[{task: vqa, options: {vocabulary: core}}]"
+    config = load_config(SftConfig, None, ["budget=smoke", "model=vlm", mixture, f"output_dir={tmp_path}"])
+    model = build_model(config)
+    assert weights_digest(model) == weights_digest(open_vlm("vlm"))
+    (stage,) = sketch(config)
+    assert stage.notes == []
+    assert sum(p.numel() for p in stage.model.parameters()) == sum(p.numel() for p in model.parameters())
+    lora = ["parts.llm.mode=lora", "parts.connector.mode=frozen", "adapters=keep", "steps=2", "precision=fp32"]
+    small = ["train_size=2", "val_size=2", "batch_size=2", "eval_every=2", "cache_features=false", "model=vlm", mixture]
+    kept = run_sft(load_config(SftConfig, None, ["budget=smoke", *small, *lora, f"output_dir={tmp_path / 'lora'}"]))
+    merged = open_vlm(kept)
+    assert merged.config.codec == "loc_seg"
+    assert weights_digest(merged.llm) != weights_digest(model.llm)

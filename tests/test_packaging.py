@@ -39,6 +39,7 @@ DATA_SUFFIXES = {
     ".js",
     ".html",
     ".typed",
+    ".jinja",
 }
 
 

@@ -73,24 +73,34 @@ class KeptCallback(TrainerCallback, ABC):
         self.restore(load_file(checkpoint / self.file))
 
 
+_CLAIMED: set[Path] = set()  # by trainings of this process
+
+
 @contextlib.contextmanager
 def claimed(folder: Path) -> Iterator[None]:
     """Keeps a folder of checkpoints to one training; the claim ends with the process, whatever ends that.
+
+    Other processes are told by a lock on a file; this one also keeps a list, since a lock is lost when any code of the
+    process closes the file's descriptor by mistake.
 
     Raises:
         ConfigError: If another training has it.
     """
     folder.mkdir(parents=True, exist_ok=True)
+    place = folder.resolve()
+    refusal = ConfigError(f"another training writes into '{folder.parent}'; let it end, or choose another output_dir")
+    if place in _CLAIMED:
+        raise refusal
     claim = FileLock(folder / CLAIM, blocking=False)
     try:
         claim.acquire()
     except Timeout:
-        raise ConfigError(
-            f"another training writes into '{folder.parent}'; let it end, or choose another output_dir"
-        ) from None
+        raise refusal from None
+    _CLAIMED.add(place)
     try:
         yield
     finally:
+        _CLAIMED.discard(place)
         claim.release()
 
 

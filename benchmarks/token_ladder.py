@@ -51,7 +51,8 @@ def ladder(
     scenes: Scenes,
     budgets: Sequence[int],
     *,
-    vocabulary: Sequence[int] | None,
+    vocabulary: Sequence[int],
+    snap: bool,
     captioner: str | None,
     n: int,
 ) -> Iterator[Step]:
@@ -62,8 +63,8 @@ def ladder(
         t2i: The frozen text-to-image model of all arms.
         scenes: The images.
         budgets: Numbers of tokens of arms with TailDrop.
-        vocabulary: Ids of the words that discrete tokens may be, to which those of TailDrop are snapped; None leaves
-            these rungs out.
+        vocabulary: Ids of the words that discrete tokens may be.
+        snap: Whether the tokens of TailDrop are also snapped to these.
         captioner: Folder or shipped name of the captioner whose captions are a rung; None for none.
         n: Images that are captioned.
     """
@@ -75,8 +76,11 @@ def ladder(
     if captioner is not None:
         said = functools.cache(lambda: _captions(captioner, scenes, n, t2i))
         yield _text("a captioner's caption", t2i, said)
-    if vocabulary is not None:
-        yield from _discrete(arms, t2i, scenes, vocabulary, n)
+    bits = math.log2(len(vocabulary))
+    if (words := arms.get(DE_DIFFUSION)) is not None:
+        yield from _discrete(words, t2i, scenes, bits, n)
+    if snap:
+        yield from _snapped_rungs(arms[TAIL_DROP], scenes, vocabulary, bits)
     for name, arm in arms.items():
         if name == DE_DIFFUSION:
             continue
@@ -85,19 +89,17 @@ def ladder(
             yield Step(name, k, False, rung, functools.partial(float, k * sum(t2i.widths) * BITS_A_NUMBER), (name,))
 
 
-def _discrete(
-    arms: Mapping[str, TokenArm], t2i: TextToImage, scenes: Scenes, vocabulary: Sequence[int], n: int
-) -> Iterator[Step]:
-    """De-Diffusion as it was trained and read again as text, and TailDrop's tokens snapped to words."""
-    bits = math.log2(len(vocabulary))
-    if (words := arms.get(DE_DIFFUSION)) is not None:
-        most = words.n_tokens
-        rung = Rung(f"{DE_DIFFUSION}, {most} words", most, functools.partial(_told, words, scenes, most))
-        yield Step(DE_DIFFUSION, most, True, rung, functools.partial(float, most * bits), (DE_DIFFUSION,))
-        images = [scenes.rows[row]["image"] for row in range(n)]
-        texts = functools.cache(lambda: words.model.describe(images))
-        yield _text(f"{DE_DIFFUSION}, read as text", t2i, texts, (DE_DIFFUSION,))
-    arm = arms[TAIL_DROP]
+def _discrete(words: TokenArm, t2i: TextToImage, scenes: Scenes, bits: float, n: int) -> Iterator[Step]:
+    """De-Diffusion as it was trained, and read again as text."""
+    most = words.n_tokens
+    rung = Rung(f"{DE_DIFFUSION}, {most} words", most, functools.partial(_told, words, scenes, most))
+    yield Step(DE_DIFFUSION, most, True, rung, functools.partial(float, most * bits), (DE_DIFFUSION,))
+    texts = functools.cache(lambda: words.model.describe([scenes.rows[row]["image"] for row in range(n)]))
+    yield _text(f"{DE_DIFFUSION}, read as text", t2i, texts, (DE_DIFFUSION,))
+
+
+def _snapped_rungs(arm: TokenArm, scenes: Scenes, vocabulary: Sequence[int], bits: float) -> Iterator[Step]:
+    """TailDrop's tokens, one and all, each replaced by its nearest word."""
     for k in sorted({1, arm.n_tokens}):
         rung = Rung(f"snapped to words, {k}", k, functools.partial(_snapped, arm, scenes, k, vocabulary))
         yield Step("snapped to words", k, True, rung, functools.partial(float, k * bits), (TAIL_DROP,))

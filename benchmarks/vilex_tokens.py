@@ -122,12 +122,10 @@ class ViLexTokens:
         t2i = load_t2i(self.base.t2i).to(resolve_device(config.device)).eval()
         objective = ReconstructionObjective(**arms[TAIL_DROP].config.objective)
         scenes, tools = load_scenes(bench, t2i.image_size), load_tools(bench)
-        vocabulary = None
-        if config.snap:
-            vocabulary = word_ids(t2i, training_captions(config.dediffusion(self.base)))
-        n = max(config.size, config.loss_images)
+        told: dict[str, Any] = {"snap": config.snap, "captioner": config.captioner}
+        told["vocabulary"] = word_ids(t2i, training_captions(config.dediffusion(self.base)))
         rows = []
-        for step in ladder(arms, t2i, scenes, config.budgets, vocabulary=vocabulary, captioner=config.captioner, n=n):
+        for step in ladder(arms, t2i, scenes, config.budgets, n=max(config.size, config.loss_images), **told):
             identity = {
                 "arm": step.arm,
                 "tokens": step.tokens,

@@ -351,6 +351,9 @@ def test_tokens_run_and_go_on(runs: tuple[Path, list[str]], capsys: pytest.Captu
         "original", EMPTY, "true caption", TAIL_DROP, "trained with 4", "past the text encoder",
     }  # fmt: skip
     assert json.loads(out.read_text())["rows"] == content["rows"]
+    vilex_tokens.main([*words, "--out", str(out), "--json", "--no-snap"])
+    arms = [line["arm"] for line in json.loads(capsys.readouterr().out)["table"]]
+    assert arms == [arm for arm, _ in told if arm != "snapped to words"]
     vilex_tokens.main([*words, "--out", str(out), "--json"])
     assert json.loads(capsys.readouterr().out)["verdicts"] == content["verdicts"]
     assert json.loads(out.read_text())["rows"] == content["rows"]

@@ -139,12 +139,11 @@ class LocSegCodec(BoxCodec):
             return decoded
         squares = self.tokenizer.decode_expected(probabilities.reshape(len(decoded.segments), cells, -1))
         inside = 2 * self.threshold - 1  # the tokenizer's masks are -1 outside, 1 inside
-        masks = [
-            paste_mask(square, own.box, decoded.size, threshold=inside)
+        segments = tuple(
+            replace(own, mask=paste_mask(square, own.box, decoded.size, threshold=inside))
             for own, square in zip(decoded.segments, squares, strict=True)
-        ]
-        segments = [replace(own, mask=mask) for own, mask in zip(decoded.segments, masks, strict=True)]
-        return replace(decoded, segments=tuple(segments))
+        )
+        return replace(decoded, segments=segments)
 
     def decode_one(self, text: str, size: tuple[int, int]) -> Segment:
         box, position = self._box(text, size)

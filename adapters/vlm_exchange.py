@@ -1,4 +1,4 @@
-"""Vision-language models of transformers as a ``VisionLanguageModel``, and back: the weights of one are the other's."""
+"""A ``VisionLanguageModel`` from models of transformers and back, whole or its language model: equal weights."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from vislex.encoders.sources import read_preprocessing
 from vislex.errors import CheckpointError, ConfigError
 from vislex.hub import model_card, open_checkpoint
 
-__all__ = ["HOSTS", "export_to_host", "from_host", "import_from_host", "to_host"]
+__all__ = ["HOSTS", "export_llm", "export_to_host", "from_host", "import_from_host", "to_host"]
 
 _TOLERANCE = {torch.float32: 1e-4, torch.float16: 1e-2, torch.bfloat16: 3e-2}
 _WORDS = 8
@@ -165,6 +165,43 @@ def export_to_host(folder: str | Path, out: str | Path, family: str | None = Non
     card = model_card("Vision-language model", facts, usage, model.card_notes, library="transformers")
     (target / "README.md").write_text(card, encoding="utf-8")
     return target, host.config.model_type
+
+
+def export_llm(folder: str | Path, out: str | Path) -> Path:
+    """Writes the language model of a saved ``VisionLanguageModel`` alone, with its tokenizer and a model card.
+
+    Args:
+        folder: Folder or hub id of the model.
+        out: Folder to write: ``AutoModelForCausalLM`` and ``AutoTokenizer`` open it, and ``llm=hf:OUT`` of the recipes.
+
+    Returns:
+        ``out``.
+
+    Raises:
+        CheckpointError: If there is no such model.
+    """
+    model = VisionLanguageModel.from_pretrained(folder, dtype="auto")
+    target = Path(out)
+    model.llm.save_pretrained(target)
+    model.processor.tokenizer.save_pretrained(target)
+    usage = (
+        'from transformers import AutoModelForCausalLM\n\nmodel = AutoModelForCausalLM.from_pretrained("THIS_FOLDER")'
+    )
+    facts = {
+        "Language model": f"`{model.llm.config.model_type}`, out of a vision-language model that it was trained in",
+        "Parameters": f"{sum(parameter.numel() for parameter in model.llm.parameters()):,}",
+    }
+    card = model_card(
+        "Language model",
+        facts,
+        usage,
+        model.card_notes,
+        task="text-generation",
+        tags=("text-generation",),
+        library="transformers",
+    )
+    (target / "README.md").write_text(card, encoding="utf-8")
+    return target
 
 
 def _assemble(

@@ -196,6 +196,7 @@ def test_captioning_restores_training_mode(tokenizer: PreTrainedTokenizerFast) -
 
 
 def test_saving_and_loading_is_exact(captioner: Captioner, tmp_path: Path) -> None:
+    captioner.card_notes = "The weights are CC BY-SA 4.0."
     captioner.save_pretrained(tmp_path)
     loaded = Captioner.from_pretrained(tmp_path)
     assert_equal_models(captioner, loaded)
@@ -203,7 +204,8 @@ def test_saving_and_loading_is_exact(captioner: Captioner, tmp_path: Path) -> No
     assert loaded.config.parts == captioner.config.parts
     loaded.save_pretrained(tmp_path / "again")
     assert_equal_models(captioner, Captioner.from_pretrained(tmp_path / "again"))
-    card = (tmp_path / "README.md").read_text()
+    card = (tmp_path / "again" / "README.md").read_text()
+    assert "CC BY-SA 4.0" in card
     assert "siglip-tiny" in card
     assert "pipeline_tag: image-text-to-text" in card
     assert not list(tmp_path.glob("*.bin"))

@@ -12,7 +12,7 @@ from vislex.captioner import Captioner
 from vislex.captioner_config import CaptionerConfig
 from vislex.encoders.factory import create_encoder
 from vislex.errors import CheckpointError
-from vislex.hub import check_config, check_folder, drop_unknown_keys, model_card
+from vislex.hub import check_config, check_folder, drop_unknown_keys, model_card, read_notes
 from vislex.text import load_tokenizer, prune_tokenizer
 
 
@@ -139,6 +139,22 @@ def test_leftovers_of_old_checkpoints_are_not_saved(config: dict[str, Any]) -> N
     made.decoder_config.text_config.n_ctx = 1024
     made.decoder_config.text_config.task_specific_params = {"text-generation": {"max_length": 50}}
     check_config(json.loads(made.to_json_string(use_diff=False)))
+
+
+@pytest.mark.parametrize(
+    "notes", ["", "Trained on drawings.", "| loss |\n|---|\n\n```python\nimport x\n```\n\nCC BY-SA 4.0."]
+)
+def test_the_notes_of_a_model_card_are_read_again(tmp_path: Path, notes: str) -> None:
+    (tmp_path / "README.md").write_text(model_card("Mine", {"Encoder": "x"}, "import vislex", notes))
+    assert read_notes(tmp_path) == notes
+
+
+def test_there_are_no_notes_without_such_a_card(tmp_path: Path) -> None:
+    assert read_notes(tmp_path) == read_notes("org/name") == ""
+    (tmp_path / "README.md").write_bytes(b"# Mine \xff")
+    assert read_notes(tmp_path) == ""
+    (tmp_path / "README.md").write_text("# Mine\n\n```python\nx\n```\n")
+    assert read_notes(tmp_path) == ""
 
 
 def test_the_model_card_has_the_metadata_of_the_hub() -> None:

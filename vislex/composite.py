@@ -12,7 +12,7 @@ from transformers import PreTrainedConfig, PreTrainedModel, ProcessorMixin
 from vislex.encoders.base import VisionEncoder, kept_attention
 from vislex.encoders.factory import rebuild_encoder
 from vislex.errors import CheckpointError
-from vislex.hub import check_config, drop_unknown_keys, open_checkpoint
+from vislex.hub import check_config, drop_unknown_keys, open_checkpoint, read_notes
 
 __all__ = [
     "CompositeConfig",
@@ -63,7 +63,7 @@ class CompositeModel(PreTrainedModel):
 
     Attributes:
         processor: Saved beside the model.
-        card_notes: Markdown that goes into the model card on saving.
+        card_notes: Markdown that goes into the model card on saving; that of the folder which was loaded.
     """
 
     config: CompositeConfig
@@ -96,6 +96,7 @@ class CompositeModel(PreTrainedModel):
             model, info = open_checkpoint(load, where, *args, what=cls.kind, **kwargs)
         model.load_references()
         model.processor = cls.processor_class.from_pretrained(where, trust_remote_code=False)
+        model.card_notes = read_notes(where)
         return (model, info) if wants_info else model
 
     def load_references(self) -> None:

@@ -30,6 +30,7 @@ __all__ = [
     "drop_unknown_keys",
     "model_card",
     "open_checkpoint",
+    "read_notes",
     "reading",
 ]
 
@@ -57,6 +58,10 @@ _FORBIDDEN = frozenset(
 # What transformers writes into every config beside the fields of its class.
 _WRITTEN = frozenset({"model_type", "architectures", "transformers_version", "dtype", "torch_dtype", "_name_or_path"})
 _SOURCE = frozenset({"kind", "location", "revision", "sha256", "seed"})
+# A card that ``model_card`` wrote: behind its table the notes, then the usage.
+_CARD = re.compile(
+    r"\n\| \| \|\n\|---\|---\|\n(?:\|[^\n]*\n)+\n(.*)```python\n", re.DOTALL
+)  # its notes, of ``model_card``
 _IMPORT_PATH = re.compile(r"[A-Za-z_]\w*(\.\w+)*:[A-Za-z_]\w*(\.\w+)*")
 _CLASS_NAME = re.compile(r"[A-Za-z_]\w*")
 _MAX_DEPTH = 12
@@ -340,3 +345,17 @@ def model_card(
         f"# {title}\n\n| | |\n|---|---|\n{rows}\n\n{notes.strip()}{chr(10) * 2 if notes.strip() else ''}"
         f"```python\n{usage.strip()}\n```\n"
     )
+
+
+def read_notes(source: str | Path) -> str:
+    """The notes that ``model_card`` put into a saved model's card; empty where there is no such card.
+
+    Args:
+        source: Folder; a hub id has no card here.
+    """
+    try:
+        card = (Path(source) / "README.md").read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError):
+        return ""
+    found = _CARD.search(card)
+    return found.group(1).strip() if found else ""

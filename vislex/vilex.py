@@ -21,7 +21,7 @@ from vislex.encoders.base import VisionEncoder, kept_attention
 from vislex.encoders.factory import create_encoder
 from vislex.encoders.vilex import ViLexEncoder
 from vislex.errors import CheckpointError, ConfigError, SpecError
-from vislex.hub import model_card, open_checkpoint
+from vislex.hub import model_card, open_checkpoint, read_notes
 from vislex.modules.discrete_tokens import ESTIMATORS, choose_words
 from vislex.modules.tail_drop import TAIL_DROPS, keep_counts, keep_mask
 from vislex.processing import create_image_processor
@@ -57,7 +57,7 @@ class ViLex(ViLexGeneration, PreTrainedModel):
         encoder: ``ViLexEncoder``; its parts for training are "encoder.backbone", "encoder.pooling" and
             "encoder.heads".
         image_processor: Prepares images for the backbone; saved beside the model.
-        card_notes: Markdown that goes into the model card on saving.
+        card_notes: Markdown that goes into the model card on saving; that of the folder which was loaded.
         progress: How far the training is, 0 to 1; a training of discrete tokens sets it.
     """
 
@@ -391,6 +391,7 @@ class ViLex(ViLexGeneration, PreTrainedModel):
         kwargs.setdefault("dtype", torch.float32)
         load = super().from_pretrained
         model, info = open_checkpoint(load, pretrained_model_name_or_path, *args, what="ViLex model", **kwargs)
+        model.card_notes = read_notes(pretrained_model_name_or_path)
         return (model, info) if wants_info else model
 
     def _card(self) -> str:

@@ -15,8 +15,10 @@ import torch
 from PIL import Image
 from tokenizers.processors import TemplateProcessing
 from transformers import (
+    AutoModelForCausalLM,
     AutoModelForImageTextToText,
     AutoProcessor,
+    AutoTokenizer,
     CLIPImageProcessor,
     LlavaConfig,
     LlavaForConditionalGeneration,
@@ -30,6 +32,7 @@ from transformers import (
 )
 
 from vislex.adapters.instructions import Turn
+from vislex.adapters.llms import create_llm
 from vislex.adapters.turns import encode_turns
 from vislex.adapters.vlm import VisionLanguageModel
 from vislex.adapters.vlm_exchange import export_to_host, import_from_host, to_host
@@ -364,3 +367,16 @@ def test_the_command_line_imports_and_exports(
     assert main(["import", family, str(folder), "--out", str(tmp_path / "half"), "--dtype", "bfloat16", "--json"]) == 0
     half = VisionLanguageModel.from_pretrained(tmp_path / "half", dtype="auto")
     assert {parameter.dtype for parameter in half.parameters()} == {torch.bfloat16}
+
+
+def test_the_language_model_comes_out_alone_and_goes_into_another(paligemma: Save, tmp_path: Path) -> None:
+    model = reopened(paligemma("gemma2"), tmp_path / "vlm")
+    assert main(["export", str(tmp_path / "vlm"), "--to", "llm", "--out", str(tmp_path / "llm")]) == 0
+    alone = AutoModelForCausalLM.from_pretrained(tmp_path / "llm")
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path / "llm")
+    ids = tokenizer("how many kites", return_tensors="pt")
+    with torch.no_grad():
+        assert torch.equal(alone(**ids).logits, model.llm(**ids).logits)
+    again = create_llm(f"hf:{tmp_path / 'llm'}", pretrained=True)
+    assert all(torch.equal(value, model.llm.state_dict()[name]) for name, value in again.state_dict().items())
+    assert "AutoModelForCausalLM" in (tmp_path / "llm" / "README.md").read_text()

@@ -176,10 +176,11 @@ def save_model(
     *,
     summary: str,
 ) -> None:
-    """Leaves model, card and ``run.json``; does nothing in a process that is not the first."""
+    """Leaves model, ``run.json`` and the card, which tells the trainings before this one too; first process only."""
     if not trainer.is_world_process_zero():
         return
-    model.card_notes = notes(recipe, config, figures, summary)
+    before = f"\n### Before this, `{config.model}`\n\n{model.card_notes}\n" if model.card_notes else ""
+    model.card_notes = notes(recipe, config, figures, summary) + before
     model.eval().to(getattr(torch, config.save_dtype)).save_pretrained(output)
     record_run(recipe, config, trainer, figures, output)
 

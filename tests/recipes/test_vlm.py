@@ -88,6 +88,11 @@ def test_sft_trains_what_it_is_told(aligned: Path, tmp_path: Path) -> None:
     after = digests(folder)
     assert {name for name in before if before[name] != after[name]} == {"connector", "llm"}
     assert losses(folder)[-1] < losses(folder)[0]
+    told, before_this, way = (folder / "README.md").read_text().partition(f"### Before this, `{aligned}`")
+    assert "vislex train sft" in told
+    assert before_this
+    assert "vislex train align" in way
+    assert "vislex train sft" not in way
     frozen = sft(tmp_path / "frozen", aligned, "parts.connector.mode=frozen", "parts.llm.mode=lora")
     assert {name for name in before if before[name] != digests(frozen)[name]} == {"llm"}
     whole = sft(

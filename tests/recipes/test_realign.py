@@ -10,7 +10,8 @@ import torch
 from PIL import Image
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
-import vislex.auto  # noqa: F401
+import vislex
+import vislex.auto
 from vislex.adapters.host_turns import host_batch, host_inputs, host_prompts
 from vislex.adapters.hosts import host_family, load_host, part_digests, stored_tensors
 from vislex.adapters.instructions import Example, Turn
@@ -74,6 +75,16 @@ def test_other_parts_train_as_they_are_told(hosts: tuple[Path, Path], tmp_path: 
     frozen = [f"parts.{part}.mode=frozen" for part in ("connector", "encoder", "llm")]
     with pytest.raises(ConfigError, match="every part is frozen"):
         realign(tmp_path / "frozen", swapped, *frozen)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_a_frozen_net_with_running_means_keeps_them(hosts: tuple[Path, Path], tmp_path: Path, precision: str) -> None:
+    host, processor = load_host(hosts[1])
+    encoder = vislex.create_encoder("efficientnet-lite0", tiny=True, seed=0)
+    vislex.swap_encoder(host, processor, encoder).save_pretrained(tmp_path / "conv")
+    folder = realign(tmp_path / "run", tmp_path / "conv", f"precision={precision}")
+    assert any("running_mean" in name for name, _ in stored_tensors(folder))
+    assert changed(tmp_path / "conv", folder) == {"connector"}
 
 
 def test_a_hosts_batch_learns_answers_after_the_prompt_it_will_be_asked_with(hosts: tuple[Path, Path]) -> None:

@@ -48,6 +48,26 @@ def test_each_part_has_its_mode_and_rate_and_the_rest_is_trained() -> None:
     assert "(rest)" in text
 
 
+def test_what_is_frozen_stays_in_eval_mode() -> None:
+    model = nn.ModuleDict(
+        {
+            "encoder": nn.Sequential(nn.Linear(4, 4), nn.Sequential(nn.Dropout(), nn.BatchNorm1d(4))),
+            "adapted": nn.Sequential(nn.Linear(4, 4), nn.Dropout(), nn.BatchNorm1d(4)),
+            "trained": nn.Sequential(nn.Linear(4, 4), nn.Dropout(), nn.BatchNorm1d(4)),
+            "encoder_extra": nn.Dropout(),
+        }
+    )
+    parts = {
+        "": PartSettings(), "encoder": PartSettings(mode="frozen"), "encoder.1": PartSettings(),
+        "adapted": PartSettings(mode="lora", lora_rank=1),
+    }  # fmt: skip
+    plan = prepare_parts(model, parts, lr=1e-3, weight_decay=0.0)
+    model.train()
+    plan.hold()
+    still = {name for name, module in model.named_modules() if not module.training}
+    assert still == {"encoder", "encoder.0", "adapted.2"}
+
+
 def test_lora_adapts_its_part_alone_and_merges_to_the_same_function() -> None:
     torch.manual_seed(0)
     model = Pair()

@@ -129,6 +129,22 @@ def test_frozen_weights_are_cast_once_and_trained_ones_each_time() -> None:
     assert model[1].bias.grad is not None
 
 
+@pytest.mark.parametrize("training", [True, False])
+def test_bf16_leaves_norms_with_running_means_as_they_are(training: bool) -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.ReLU(), nn.Conv2d(8, 1, 3)).train(training)
+    x = torch.randn(4, 3, 8, 8)
+    exact = model(x)
+    kept = {name: value.clone() for name, value in model[1].named_buffers()}
+    output = bf16_call(model, input=x)
+    assert output.dtype == torch.bfloat16
+    torch.testing.assert_close(output.float(), exact, rtol=0, atol=2e-2)
+    assert model[1].running_mean.dtype == torch.float32
+    assert torch.equal(model[1].running_mean, kept["running_mean"]) == (not training)
+    output.sum().backward()
+    assert model[1].weight.grad.dtype == torch.float32
+
+
 @pytest.mark.parametrize("option", [{"data_workers": 2}, {"activation_checkpointing": True}])
 def test_workers_and_checkpointing_change_no_byte(make_trainer: Make, option: dict[str, Any]) -> None:
     plain = make_trainer("plain")

@@ -12,6 +12,7 @@ from peft.tuners.tuners_utils import BaseTunerLayer
 from pydantic import Field
 from rich.table import Table
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _NormBase
 from transformers import PreTrainedModel
 
 from vislex.config import Config
@@ -67,12 +68,19 @@ class PartsPlan:
         rows: The table.
         adapters: Configuration of the adapters; None if there are none.
         initial: For adapters that do not start at zero (PiSSA), what they were then.
+        still: What stays in eval mode: modules of frozen parts, and norms of adapted ones that would follow the data.
     """
 
     groups: list[dict[str, Any]]
     rows: list[PartRow]
     adapters: LoraConfig | None = None
     initial: dict[str, Tensor] = field(default_factory=dict)
+    still: list[nn.Module] = field(default_factory=list)
+
+    def hold(self) -> None:
+        """To be called after ``model.train()``: what is frozen drops nothing out, and its running means stay."""
+        for module in self.still:
+            module.training = False
 
     def to_dict(self) -> list[dict[str, Any]]:
         return [asdict(row) for row in self.rows]
@@ -111,7 +119,7 @@ def prepare_parts(model: nn.Module, parts: Mapping[str, PartSettings], *, lr: fl
     initial = {}
     if adapters is not None and adapters.init_lora_weights == "pissa":
         initial = {name: p.detach().clone() for name, p in model.named_parameters() if ".lora_" in name}
-    return PartsPlan(groups, rows, adapters, initial)
+    return PartsPlan(groups, rows, adapters, initial, _still(model, parts))
 
 
 def parts_table(plan: PartsPlan) -> Table:
@@ -147,6 +155,16 @@ def merge_lora(model: nn.Module) -> int:
 def _owner(name: str, parts: Mapping[str, PartSettings]) -> str:
     leading = [part for part in parts if part == "" or name.startswith(part + ".")]
     return max(leading, key=len, default=REST)
+
+
+def _still(model: nn.Module, parts: Mapping[str, PartSettings]) -> list[nn.Module]:
+    found = []
+    for name, module in model.named_modules():
+        owner = _owner(f"{name}.", parts)
+        mode = "full" if owner == REST else parts[owner].mode
+        if mode == "frozen" or (mode == "lora" and isinstance(module, _NormBase)):
+            found.append(module)
+    return found
 
 
 def _add_lora(model: nn.Module, parts: Mapping[str, PartSettings]) -> LoraConfig | None:

@@ -82,6 +82,7 @@ class Stage:
         if settings.activation_checkpointing:
             checkpoint_activations(sketch.model, list(sketch.attached.values()))
         sketch.model.train()
+        self.plan.hold()
 
     @contextlib.contextmanager
     def computing(self) -> Iterator[None]:

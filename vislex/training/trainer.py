@@ -17,6 +17,7 @@ from rich.console import Console
 from safetensors import SafetensorError
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.nn.modules.batchnorm import _NormBase
 from torch.utils.data import SequentialSampler
 from transformers import PreTrainedModel, Trainer, TrainerCallback
 from transformers.integrations import TensorBoardCallback, is_tensorboard_available
@@ -218,6 +219,7 @@ class PartTrainer(Trainer):
     ) -> Any:
         if return_outputs:
             raise ConfigError("PartTrainer validates by its 'validate' function; it gives no outputs beside the loss")
+        self.plan.hold()
         run: Any = model
         if self.settings.compile != "off":
             if self._compiled is None:
@@ -389,7 +391,8 @@ def bf16_call(model: nn.Module, /, *, frozen: dict[str, Tensor] | None = None, *
     """Calls a model with bf16 copies of its parameters and inputs; gradients arrive at its fp32 parameters.
 
     Against autocast, the residual stream, norms and activations are bf16 too: half the memory traffic, which is what
-    small models spend their time on. Lone scalars (``logit_scale``) stay in fp32.
+    small models spend their time on. Lone scalars (``logit_scale``) stay in fp32, and so do norms with running means,
+    which no kernel takes in two number formats.
 
     Args:
         model: The model, wrapped or not.
@@ -398,11 +401,14 @@ def bf16_call(model: nn.Module, /, *, frozen: dict[str, Tensor] | None = None, *
     """
     kept = {} if frozen is None else frozen
     copies = {}
+    whole = {id(own) for module in model.modules() if isinstance(module, _NormBase) for own in module.parameters(False)}
     for name, parameter in model.named_parameters():
         if name in kept:
             copies[name] = kept[name]
-        elif parameter.dtype == torch.float32 and (
-            parameter.numel() > 1 or name.rpartition(".")[2] in ("weight", "bias")
+        elif (
+            parameter.dtype == torch.float32
+            and id(parameter) not in whole
+            and (parameter.numel() > 1 or name.rpartition(".")[2] in ("weight", "bias"))
         ):
             copies[name] = parameter.to(torch.bfloat16)
             if not parameter.requires_grad:

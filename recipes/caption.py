@@ -308,7 +308,9 @@ def sketch(config: CaptionConfig) -> Iterator[Sketch]:
     captioner = Captioner.from_parts(encoder=encoder, decoder=decoder, tokenizer=tokenizer)
     lengths = PlannedCaptions.of(references, tokenizer, decoder.config.max_length, config.data)
     cached = config.parts.encoder.mode == "frozen" and config.cache_features
-    latents = isinstance(decoder, LadicDecoder) and config.cache_features and references is not None
+    latents = (
+        isinstance(decoder, LadicDecoder) and config.cache_features and references is not None and not config.stream
+    )
     latents = latents and total_draws(config) > len({text for own in references or [] for text in own})
     special = special_tokens(tokenizer)
     ids = {"bos": special.bos, "eos": special.eos, "word": len(tokenizer) // 2}

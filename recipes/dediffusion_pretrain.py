@@ -60,7 +60,7 @@ def sketch(config: DeDiffusionPretrainConfig) -> Iterator[Sketch]:
     Raises:
         ConfigError: If the captions, whose words the tokens are, are not on this machine.
     """
-    references = captions_if_here(config)
+    references = None if config.stream else captions_if_here(config)  # the training refuses a stream
     if references is None:
         raise ConfigError(f"the tokens are words of the captions of '{config.data}', which are not here")
     captions = [text for own in references for text in own]

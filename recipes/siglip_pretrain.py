@@ -333,7 +333,9 @@ def sketch(config: SiglipPretrainConfig) -> Iterator[Sketch]:
         model = SiglipModel(SiglipConfig.from_pretrained(config.start_from)).float()
         tokenizer = load_tokenizer(config.start_from)
     else:
-        references = _column(_suite(config, "train", config.train_size, config.image_size), "captions")
+        references: list[list[str]] = []
+        if not config.stream:
+            references = _column(_suite(config, "train", config.train_size, config.image_size), "captions")
         model, tokenizer = _model(config, references)
     _choose_attention(model, config)
 

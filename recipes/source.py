@@ -27,6 +27,8 @@ __all__ = [
     "load_validation",
 ]
 
+PLANNED = 1000  # captions that a plan measures
+
 
 class StreamSettings(TrainingSettings):
     """Data that may be of any size.
@@ -111,10 +113,10 @@ def column(dataset: Dataset, name: str) -> list[Any]:
 
 
 def captions_if_here(config: DataSettings) -> list[list[str]] | None:
-    """The training captions, for a plan; None where the data are streamed, or not on this machine."""
-    if config.stream:
-        return None
+    """The training captions, for a plan: some of those of a stream; None where the data are not on this machine."""
     try:
+        if (stream := load_stream(config)) is not None:
+            return stream.captions(range(min(PLANNED, len(stream))))
         return column(
             load_suite(config.data, split=config.train_split, size=config.train_size, **config.data_options), "captions"
         )
@@ -144,5 +146,5 @@ class PlannedCaptions:
         if references is None:
             told = f"the captions of '{data}' are not read: they are taken at their longest, {max_length} tokens"
             return cls(max_length, max_length, [told])
-        lengths = CaptionBank(references[:1000], tokenizer, max_length=max_length).lengths
+        lengths = CaptionBank(references[:PLANNED], tokenizer, max_length=max_length).lengths
         return cls(round(float(lengths.mean())), int(lengths.max()))

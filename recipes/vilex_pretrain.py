@@ -7,7 +7,7 @@ rate; training both from the start lets a fresh pooling spoil the encoder (GenHa
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -24,7 +24,7 @@ from vislex.encoders.base import VisionEncoder
 from vislex.encoders.factory import create_encoder
 from vislex.modules.tail_drop import keep_counts
 from vislex.recipes.components import outline_t2i
-from vislex.recipes.source import DataSettings, column, load_splits, load_stream, load_validation
+from vislex.recipes.source import DataSettings, captions_if_here, column, load_splits, load_stream, load_validation
 from vislex.recipes.vilex_data import ImagePairs
 from vislex.training.captions import generator
 from vislex.training.draws import Draws
@@ -321,6 +321,8 @@ def _notes(recipe: str, config: ViLexPretrainConfig, figures: dict[str, float]) 
 def sketch(config: ViLexPretrainConfig, **options: Any) -> Iterator[Sketch]:
     """What ``run`` would train, stage by stage; ``options`` go to ``ViLex.from_parts``. See ``Recipe``."""
     stages = {"frozen": [True], "two_stage": [True, False], "end_to_end": [False]}[config.stages]
+    references = (captions_if_here(config) or [["a"]]) if config.use_captions else []
+    texts = sorted((text for own in references for text in own), key=len)
     for frozen in stages:
         first = config.stages == "two_stage" and frozen
         stage = config.model_copy(update={"steps": config.pooling_steps}) if first else config
@@ -328,11 +330,12 @@ def sketch(config: ViLexPretrainConfig, **options: Any) -> Iterator[Sketch]:
         model = _join(config, encoder, outline_t2i(config.t2i), **options)
         if config.t2i_dtype == "bfloat16" or (config.t2i_dtype == "auto" and uses_bf16(config)):
             model.t2i.to(torch.bfloat16)
+        model.config.caption_dropout = 0.0  # as in the training
         yield Sketch(
             stage,
             model,
             _parts(config, frozen=frozen),
-            functools.partial(_shapes, config, model, frozen),
+            functools.partial(_shapes, config, model, texts, frozen),
             loss=_loss,
             optimizer=config.optimizer,
             title="" if len(stages) == 1 else "pooling" if frozen else "all",
@@ -340,11 +343,13 @@ def sketch(config: ViLexPretrainConfig, **options: Any) -> Iterator[Sketch]:
         )
 
 
-def _shapes(config: ViLexPretrainConfig, model: ViLex, frozen: bool, samples: int, typical: bool) -> dict[str, Any]:
+def _shapes(
+    config: ViLexPretrainConfig, model: ViLex, texts: Sequence[str], frozen: bool, samples: int, typical: bool
+) -> dict[str, Any]:
     side, scale = model.t2i.image_size, model.t2i.vae_scale
     channels = 3 if model.t2i.vae is None else model.t2i.denoiser.config.in_channels
     drawn = model.objective.draw(model.t2i, torch.rand(samples, channels, side // scale, side // scale))
-    captions = {"captions": ["a"] * samples} if config.use_captions else {}
+    captions = {"captions": [texts[len(texts) // 2 if typical else -1]] * samples} if texts else {}
     return {
         **vision_shapes(model.encoder.backbone, samples, cached=frozen and config.cache),
         "targets": torch.rand(samples, 3, side, side),

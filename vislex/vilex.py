@@ -359,7 +359,7 @@ class ViLex(ViLexGeneration, PreTrainedModel):
         return given
 
     def _drop_captions(self, captions: Sequence[str] | None) -> list[str] | None:
-        if captions is None or not self.training:
+        if captions is None or not self.training or not self.config.caption_dropout:
             return None if captions is None else list(captions)
         left_out = torch.rand(len(captions)) < self.config.caption_dropout
         return ["" if out else text for out, text in zip(left_out.tolist(), captions, strict=True)]

@@ -91,7 +91,7 @@ class LocSegCodec(BoxCodec):
     ceiling = 0.88
 
     def __init__(
-        self, tokenizer: str | Path | MaskTokenizer | None = None, soft: bool = True, threshold: float = 0.3
+        self, tokenizer: str | Path | MaskTokenizer | None = None, soft: bool = True, threshold: float = 0.2
     ) -> None:
         if not 0 < threshold < 1:
             raise ConfigError(f"threshold is {threshold}; it is a share between 0 and 1")

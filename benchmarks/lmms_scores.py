@@ -22,6 +22,7 @@ from vislex.metrics import score_captions
 from vislex.metrics.masks import MASKS, average_masks, score_masks_per_image
 from vislex.metrics.scene import score_scenes
 from vislex.metrics.vqa import gqa_match, vqa_official
+from vislex.text import postprocess_caption
 
 __all__ = ["HIGHER_IS_BETTER", "answer_record", "caption_record", "mask_record", "read_masks", "scores_of"]
 
@@ -32,8 +33,8 @@ HIGHER_IS_BETTER = {"invalid": False}  # all others are better when they are hig
 
 
 def caption_record(document: Mapping[str, Any], answer: str) -> Record:
-    """The record of a caption; its references stay where they are."""
-    return {"index": document["index"], "answer": answer}
+    """The record of a caption, cleaned up as every caption of a benchmark is; its references stay where they are."""
+    return {"index": document["index"], "answer": postprocess_caption(answer)}
 
 
 def answer_record(document: Mapping[str, Any], answer: str, *, several: bool) -> Record:

@@ -42,7 +42,7 @@ from vislex.benchmarks.lmms_model import VislexLMM
 from vislex.benchmarks.vlm_rows import open_model
 from vislex.cli.main import main
 from vislex.errors import CheckpointError, ConfigError, DataError
-from vislex.text import load_tokenizer, prune_tokenizer
+from vislex.text import load_tokenizer, postprocess_caption, prune_tokenizer
 
 OPENMOJI = {name: f"vislex_openmoji_{name}" for name in ("caption", "vqa", "refseg")}
 SIZE = 16
@@ -75,6 +75,12 @@ def _saved(model: VisionLanguageModel, folder: Path, words: list[str]) -> Path:
 @pytest.fixture(scope="module")
 def answering(vlm: VisionLanguageModel, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return _saved(vlm, tmp_path_factory.mktemp("models") / "answering", ["yes", "no", "left", "right"])
+
+
+@pytest.fixture(scope="module")
+def describing(vlm: VisionLanguageModel, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model whose captions need the cleaning that every caption of a benchmark gets."""
+    return _saved(vlm, tmp_path_factory.mktemp("models") / "describing", ["left", "."])
 
 
 @pytest.fixture(scope="module")
@@ -155,6 +161,18 @@ def test_captions_score_as_in_bench(captioner_folder: Path, options: dict[str, A
     for name in ("CIDEr-D", "BLEU-1", "BLEU-4", "ROUGE-L", "scene-F1"):
         assert theirs["scores"][name] == pytest.approx(ours.scores[name], abs=1e-6)
     assert theirs["scores"]["BLEU-1"] > 0
+
+
+def test_captions_of_an_answering_model_score_as_in_bench(describing: Path) -> None:
+    data = load_suite_captions("openmoji", size=SIZE, n_images=0, n_train=1)
+    settings = captioning.Generation(max_new_tokens=6)
+    model = open_caption_model(describing)
+    ours = captioning.evaluate(model, data, generation=settings, batch_size=5, n_latency=0, n_traces=0)
+    theirs = run(describing, OPENMOJI["caption"], max_new_tokens=6)
+    assert theirs["answers"] != ours.captions  # as the model wrote them
+    assert [postprocess_caption(own) for own in theirs["answers"]] == ours.captions
+    for name in ("CIDEr-D", "BLEU-1", "ROUGE-L", "scene-F1"):
+        assert theirs["scores"][name] == pytest.approx(ours.scores[name], abs=1e-6)
 
 
 def test_answers_score_as_in_bench(answering: Path) -> None:

@@ -59,9 +59,7 @@ _FORBIDDEN = frozenset(
 _WRITTEN = frozenset({"model_type", "architectures", "transformers_version", "dtype", "torch_dtype", "_name_or_path"})
 _SOURCE = frozenset({"kind", "location", "revision", "sha256", "seed"})
 # A card that ``model_card`` wrote: behind its table the notes, then the usage.
-_CARD = re.compile(
-    r"\n\| \| \|\n\|---\|---\|\n(?:\|[^\n]*\n)+\n(.*)```python\n", re.DOTALL
-)  # its notes, of ``model_card``
+_CARD = re.compile(r"\n\| \| \|\n\|---\|---\|\n(?:\|[^\n]*\n)+\n(.*)```python\n", re.DOTALL)
 _IMPORT_PATH = re.compile(r"[A-Za-z_]\w*(\.\w+)*:[A-Za-z_]\w*(\.\w+)*")
 _CLASS_NAME = re.compile(r"[A-Za-z_]\w*")
 _MAX_DEPTH = 12

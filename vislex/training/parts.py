@@ -12,13 +12,12 @@ from peft.tuners.tuners_utils import BaseTunerLayer
 from pydantic import Field
 from rich.table import Table
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _NormBase
 from transformers import PreTrainedModel
 
 from vislex.config import Config
 from vislex.errors import ConfigError, did_you_mean
 
-__all__ = ["PartSettings", "PartsPlan", "merge_lora", "parts_table", "prepare_parts"]
+__all__ = ["PartSettings", "PartsPlan", "has_running_means", "merge_lora", "parts_table", "prepare_parts"]
 
 REST = "(rest)"
 
@@ -122,6 +121,11 @@ def prepare_parts(model: nn.Module, parts: Mapping[str, PartSettings], *, lr: fl
     return PartsPlan(groups, rows, adapters, initial, _still(model, parts))
 
 
+def has_running_means(module: nn.Module) -> bool:
+    """Whether it is a norm that follows the data while it is in training mode."""
+    return getattr(module, "running_mean", None) is not None
+
+
 def parts_table(plan: PartsPlan) -> Table:
     """The table that is printed before the first step."""
     table = Table("part", "mode")
@@ -162,7 +166,7 @@ def _still(model: nn.Module, parts: Mapping[str, PartSettings]) -> list[nn.Modul
     for name, module in model.named_modules():
         owner = _owner(f"{name}.", parts)
         mode = "full" if owner == REST else parts[owner].mode
-        if mode == "frozen" or (mode == "lora" and isinstance(module, _NormBase)):
+        if mode == "frozen" or (mode == "lora" and has_running_means(module)):
             found.append(module)
     return found
 

@@ -17,7 +17,6 @@ from rich.console import Console
 from safetensors import SafetensorError
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.nn.modules.batchnorm import _NormBase
 from torch.utils.data import SequentialSampler
 from transformers import PreTrainedModel, Trainer, TrainerCallback
 from transformers.integrations import TensorBoardCallback, is_tensorboard_available
@@ -43,7 +42,7 @@ from vislex.training.draws import Draws, identity_collate
 from vislex.training.ema import EMACallback
 from vislex.training.engines import Engine, asked_engine, check_engine, is_lost_process
 from vislex.training.meter import Meter, MeterCallback, batch_counts, image_tokens_of, join_spans, peak_flops
-from vislex.training.parts import PartSettings, merge_lora, parts_table, prepare_parts
+from vislex.training.parts import PartSettings, has_running_means, merge_lora, parts_table, prepare_parts
 from vislex.training.recompute import checkpoint_activations
 from vislex.training.settings import TrainingSettings, training_arguments, uses_bf16
 from vislex.training.sharding import gathered, prepare_to_shard, skeleton, take_whole, whole_weights
@@ -401,7 +400,7 @@ def bf16_call(model: nn.Module, /, *, frozen: dict[str, Tensor] | None = None, *
     """
     kept = {} if frozen is None else frozen
     copies = {}
-    whole = {id(own) for module in model.modules() if isinstance(module, _NormBase) for own in module.parameters(False)}
+    whole = {id(own) for module in model.modules() if has_running_means(module) for own in module.parameters(False)}
     for name, parameter in model.named_parameters():
         if name in kept:
             copies[name] = kept[name]

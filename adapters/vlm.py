@@ -382,6 +382,11 @@ class VisionLanguageModel(CompositeModel, GenerationMixin):
             self.processor.save_pretrained(save_directory)
         (Path(save_directory) / "README.md").write_text(vlm_card(self), encoding="utf-8")
 
+    def tie_weights(self, missing_keys: set[str] | None = None, recompute_mapping: bool = True) -> None:
+        """Ties as transformers does; that a checkpoint lacks a part that it only names is no fault of it."""
+        awaited = self.config.saved_by_reference("llm")
+        super().tie_weights(None if awaited else missing_keys, recompute_mapping)
+
     def load_references(self) -> None:
         """Fetches the encoder and the language model where the checkpoint only names them."""
         super().load_references()

@@ -1,7 +1,8 @@
 """Throughput of ``VisionLanguageModel`` against transformers' ``LlavaForConditionalGeneration``, with the same parts.
 
-Both sides hold the very weights: one SigLIP tower, one two-layer projector, one Llama, drawn at random. They answer the
-same prompts with exactly as many new tokens, and take training steps (forward, backward, AdamW) on the same batch.
+Both sides hold the very weights, one SigLIP tower, one two-layer projector, one Llama, drawn at random, and give the
+same logits. They answer the same prompts with exactly as many new tokens, and take training steps (forward, backward,
+AdamW) on the same batch.
 Calls alternate, so that whatever else the machine does falls on both:
 
     python -m vislex.benchmarks.vlm_throughput [--runs 5] [--batch-sizes 1,8] [--new-tokens 32] [--json] [--out FILE]
@@ -40,16 +41,16 @@ SIZES = {
 
 
 def build_pair(sizes: dict[str, dict[str, int]] = SIZES) -> tuple[VisionLanguageModel, LlavaForConditionalGeneration]:
-    """Both models, in eval mode, with the same random weights of tower and language model."""
+    """Both models, in eval mode, with the same random weights of tower, projector and language model."""
     torch.manual_seed(0)
     tokenizer = chat_tokenizer(load_tokenizer())
     vision = SiglipVisionConfig(**sizes["vision"], **sizes["image"])
     text = LlamaConfig(
         vocab_size=len(tokenizer), **sizes["text"], pad_token_id=tokenizer.pad_token_id, tie_word_embeddings=True
     )
-    encoder = HFEncoder.from_backbone_config(vision, mean=(0.5,) * 3, std=(0.5,) * 3)
+    encoder = HFEncoder.from_backbone_config(vision, mean=(0.5,) * 3, std=(0.5,) * 3, layer=-1)
     ours = VisionLanguageModel.from_parts(
-        encoder=encoder, connector="mlp", llm=LlamaForCausalLM(text), tokenizer=tokenizer
+        encoder=encoder, connector="mlp", norm=False, llm=LlamaForCausalLM(text), tokenizer=tokenizer
     )
     config = LlavaConfig(
         vision_config=vision,
@@ -64,6 +65,9 @@ def build_pair(sizes: dict[str, dict[str, int]] = SIZES) -> tuple[VisionLanguage
     theirs.model.language_model.load_state_dict(ours.llm.model.state_dict())
     theirs.lm_head.load_state_dict(ours.llm.lm_head.state_dict())
     theirs.model.vision_tower.load_state_dict(encoder.backbone.state_dict())
+    first, _, last = ours.connector.mlp
+    theirs.model.multi_modal_projector.linear_1.load_state_dict(first.linear.state_dict())
+    theirs.model.multi_modal_projector.linear_2.load_state_dict(last.state_dict())
     return ours.eval(), theirs.eval()
 
 

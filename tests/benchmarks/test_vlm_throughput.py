@@ -25,18 +25,10 @@ def test_both_sides_answer_and_learn_the_same() -> None:
         assert row["ratio"] == pytest.approx(row["LLaVA seconds"] / row["vislex seconds"])
 
 
-def test_without_their_projectors_both_sides_are_one_model() -> None:
+def test_both_sides_are_one_model() -> None:
     ours, theirs = build_pair(TINY)
-    theirs.model.multi_modal_projector = torch.nn.Identity()
     inputs = inputs_of(ours, 2)
-    features = ours.encoder(inputs["pixel_values"]).tokens
-    embeds = ours.get_input_embeddings()(inputs["input_ids"])
-    is_image = (inputs["input_ids"] == ours.config.image_token_id)[..., None]
-    embeds = embeds.masked_scatter(is_image, features)
-    expected = theirs(**inputs).logits
-    found = ours(inputs_embeds=embeds, attention_mask=inputs["attention_mask"]).logits
-    assert (found - expected).abs().max() < 10 * expected.abs().max()  # of one scale
-    torch.testing.assert_close(theirs.lm_head.weight, ours.llm.lm_head.weight)
-    torch.testing.assert_close(
-        theirs.model.vision_tower(inputs["pixel_values"]).last_hidden_state, features, rtol=1e-5, atol=1e-5
-    )
+    with torch.no_grad():
+        torch.testing.assert_close(ours(**inputs).logits, theirs(**inputs).logits)
+    count = [sum(parameter.numel() for parameter in model.parameters()) for model in (ours, theirs)]
+    assert count[0] == count[1]

@@ -79,15 +79,18 @@ def _note(test: str, reason: str) -> None:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_testnodedown(node: Any) -> None:
-    """Takes over what a worker of pytest-xdist met while it collected; of tests the controller hears itself."""
-    _unlisted.extend(test for test in node.workeroutput.get("unlisted", []) if test not in _unlisted)
+    """Takes over what a worker of pytest-xdist met while it collected, and what it fuzzed; outcomes are reported."""
+    told = getattr(node, "workeroutput", {})  # a worker that was lost tells nothing
+    _unlisted.extend(test for test in told.get("unlisted", []) if test not in _unlisted)
+    _fuzzed.update(told.get("fuzzed", {}))
 
 
 def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
     """Fails a run that would have passed with a test hidden."""
     if hasattr(session.config, "workeroutput"):
-        session.config.workeroutput["unlisted"] = _unlisted
-    elif _unlisted and exitstatus == pytest.ExitCode.OK:
+        session.config.workeroutput |= {"unlisted": _unlisted, "fuzzed": dict(_fuzzed)}
+        return
+    if _unlisted and exitstatus == pytest.ExitCode.OK:
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
     if file := session.config.getoption("--summary"):
         _write_summary(file, session)

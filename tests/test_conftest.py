@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import subprocess
 import sys
@@ -44,3 +45,15 @@ def test_each_unlisted_skip_fails_the_run_and_is_named(tmp_path: Path, options: 
     assert "1 passed, 3 skipped, 1 xfailed" in done.stdout  # no test failed: the skips did it
     section = done.stdout[done.stdout.index("skips that tests/conftest.py does not list") :]
     assert all(f"test_{name}.py" in section for name in UNLISTED if name != "passes")
+
+
+@pytest.mark.parametrize("options", [(), ("-n", "2", "--dist", "loadfile")])
+def test_the_summary_tells_all_outcomes_and_all_that_was_fuzzed(tmp_path: Path, options: tuple[str, ...]) -> None:
+    body = "def test_{0}(fuzzed): fuzzed['json'] += {1}; fuzzed['{0}'] += 1"
+    bodies = {"a": body.format("a", 30), "b": body.format("b", 12), "fails": "def test_c(): assert False"}
+    done = _run(tmp_path, bodies, *options, "--summary", "told.json")
+    assert done.returncode == 1, done.stdout
+    told = json.loads((tmp_path / "told.json").read_text())["figures"]
+    assert told["tests"] == {"failed": 1, "passed": 2}
+    assert told["fuzzed"] == {"a": 1, "b": 1, "json": 42}
+    assert (told["fuzzed_in_all"], told["passed"]) == (44, False)

@@ -10,10 +10,13 @@ __all__ = ["interleave"]
 
 
 def interleave(sides: Sequence[Callable[[], Any]], runs: int) -> list[tuple[list[float], list[float]]]:
-    """Wall and CPU seconds of each call of each side; call each once before, to warm it up."""
+    """Wall and CPU seconds of each call of each side; call each once before, to warm it up.
+
+    Every other round runs backwards, so that no side always has the same one before it.
+    """
     seconds: list[tuple[list[float], list[float]]] = [([], []) for _ in sides]
-    for _ in range(runs):
-        for side, (wall, cpu) in zip(sides, seconds, strict=True):
+    for number in range(runs):
+        for side, (wall, cpu) in list(zip(sides, seconds, strict=True))[:: 1 if number % 2 == 0 else -1]:
             start, start_cpu = time.perf_counter(), time.process_time()
             side()
             wall.append(time.perf_counter() - start)

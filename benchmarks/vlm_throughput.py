@@ -1,8 +1,8 @@
 """Throughput of ``VisionLanguageModel`` against transformers' ``LlavaForConditionalGeneration``, with the same parts.
 
-Both sides hold the very weights, one SigLIP tower, one two-layer projector, one Llama, drawn at random, and give the
-same logits. They answer the same prompts with exactly as many new tokens, and take training steps (forward, backward,
-AdamW) on the same batch.
+Both sides are wrapped around the very same modules, one SigLIP tower, one two-layer projector, one Llama, drawn at
+random, so that not even the place of a weight in memory differs. They answer the same prompts with exactly as many new
+tokens, and take training steps (forward, backward, AdamW) on the same batch.
 Calls alternate, so that whatever else the machine does falls on both:
 
     python -m vislex.benchmarks.vlm_throughput [--runs 5] [--batch-sizes 1,8] [--new-tokens 32] [--json] [--out FILE]
@@ -18,6 +18,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from rich.console import Console
 from torch import Tensor, nn
@@ -27,6 +28,7 @@ from vislex.adapters.chat import chat_tokenizer
 from vislex.adapters.vlm import VisionLanguageModel
 from vislex.benchmarks.interleaved import interleave
 from vislex.encoders.hf import HFEncoder
+from vislex.metrics.statistics import paired_ratio
 from vislex.provenance import collect
 from vislex.text import load_tokenizer
 
@@ -41,7 +43,7 @@ SIZES = {
 
 
 def build_pair(sizes: dict[str, dict[str, int]] = SIZES) -> tuple[VisionLanguageModel, LlavaForConditionalGeneration]:
-    """Both models, in eval mode, with the same random weights of tower, projector and language model."""
+    """Both models, in eval mode, around the very same modules: tower, projector and language model, drawn at random."""
     torch.manual_seed(0)
     tokenizer = chat_tokenizer(load_tokenizer())
     vision = SiglipVisionConfig(**sizes["vision"], **sizes["image"])
@@ -62,12 +64,10 @@ def build_pair(sizes: dict[str, dict[str, int]] = SIZES) -> tuple[VisionLanguage
         tie_word_embeddings=True,
     )
     theirs = LlavaForConditionalGeneration(config)
-    theirs.model.language_model.load_state_dict(ours.llm.model.state_dict())
-    theirs.lm_head.load_state_dict(ours.llm.lm_head.state_dict())
-    theirs.model.vision_tower.load_state_dict(encoder.backbone.state_dict())
-    first, _, last = ours.connector.mlp
-    theirs.model.multi_modal_projector.linear_1.load_state_dict(first.linear.state_dict())
-    theirs.model.multi_modal_projector.linear_2.load_state_dict(last.state_dict())
+    theirs.model.vision_tower, theirs.model.language_model = encoder.backbone, ours.llm.model
+    theirs.lm_head = ours.llm.lm_head
+    projector = theirs.model.multi_modal_projector
+    projector.linear_1, projector.linear_2 = ours.connector.mlp[0].linear, ours.connector.mlp[2]
     return ours.eval(), theirs.eval()
 
 
@@ -104,7 +104,8 @@ def compare(
 
     Returns:
         One row a batch size and scope ("generation", "training step"): median seconds of both sides, the quotient of
-        the medians (above 1: vislex is faster), the quotients of the single pairs, and that of the CPU times.
+        the medians (above 1: vislex is faster), the quotients of the single pairs, the quotient of the sums with its
+        bootstrap interval over pairs, and the quotient of the CPU times' medians.
     """
     rows = []
     for batch_size in batch_sizes:
@@ -128,6 +129,7 @@ def compare(
                     "LLaVA seconds": statistics.median(other),
                     "ratio": statistics.median(other) / statistics.median(own),
                     "ratios": [b / a for a, b in zip(own, other, strict=True)],
+                    "interval": paired_ratio(np.array(other), np.array(own)).to_dict(),
                     "CPU time ratio": statistics.median(other_cpu) / statistics.median(own_cpu),
                 }
             )
@@ -184,7 +186,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for row in rows:
         console.print(
             f"batch {row['batch size']:>2}, {row['scope']}: vislex {row['vislex seconds']:.3f} s, "
-            f"LLaVA {row['LLaVA seconds']:.3f} s, ratio {row['ratio']:.2f}"
+            f"LLaVA {row['LLaVA seconds']:.3f} s, ratio {row['ratio']:.2f}; of all runs "
+            "{ratio:.3f} [{low:.3f}, {high:.3f}]".format(**row["interval"])
         )
 
 

@@ -306,7 +306,7 @@ CLAIMS = (
         "From one aligned model, with the same data, steps and connector: the lower end of the interval of the "
         "quotient of VQA accuracies reaches 0.95, LoRA trains less than 5 % of the language model's parameters, its "
         "folder opened anew answers as the model in memory did, and merging changes no logit by more than 1e-5 of the "
-        "larger of 1 and the logit, computed in float64.",
+        "larger of 1 and the logit.",
         f"{BENCHMARK}.vlm_finetuning",
         "vlm_finetuning.json",
         read.finetuning,

@@ -7,8 +7,8 @@ model's parameters (its embeddings count among them, the connector does not): mo
 
 The claim: the lower end of the paired interval of the quotient of VQA accuracies on test_composition reaches 0.95; the
 adapters' folder, opened anew, answers as the model in memory did; and folded into the weights and saved, as ``vislex
-merge`` does, they give the same logits within 1e-5 (of the larger of 1 and the logit), computed in float64: in float32
-the logits of one and the same model are less certain than that.
+merge`` does, they give the same logits within 1e-5 (of the larger of 1 and the logit). How much of that is rounding is
+told by the same difference computed in float64, which is reported, not judged.
 
     python -m vislex.benchmarks.vlm_finetuning                      two cores, about an hour and a half
     python -m vislex.benchmarks.vlm_finetuning --rank 4 --variant rslora --lrs 1e-3,3e-3,1e-2
@@ -19,6 +19,7 @@ The same command goes on where it was stopped.
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
@@ -129,7 +130,7 @@ class VlmFinetuning:
         """What became of the adapters on the way through their folder, and through ``vislex merge``."""
         folder = Path(trained["folder"])
         where = {"kind": "adapters", "arm": trained["arm"], "seed": trained["seed"], "training": trained["key"]}
-        where |= {"questions": N_REMEMBERED, "tolerance": MERGE_TOLERANCE, "merging in": "float64"}
+        where |= {"questions": N_REMEMBERED, "tolerance": MERGE_TOLERANCE, "beside": "float64"}
 
         def make() -> Row:
             base = VisionLanguageModel.from_pretrained(
@@ -149,8 +150,10 @@ class VlmFinetuning:
                 "merge": {
                     "equal": _equal(merged_answers, known),
                     "logits": float((merged - logits).abs().max()),
-                    "float32 error": merge_error(merged, logits),
-                    "error": merge_error(logits_of(folded.double()), logits_of(opened.double().get_base_model())),
+                    "error": merge_error(merged, logits),
+                    "float64 error": merge_error(
+                        logits_of(folded.double()), logits_of(opened.double().get_base_model())
+                    ),
                 },
             }
 
@@ -159,7 +162,7 @@ class VlmFinetuning:
         self.log(
             f"adapters, seed {row['seed']}: opened anew {row['reload']['equal']} of {N_REMEMBERED} answers are equal "
             f"(logits differ by {row['reload']['logits']:.1e}); merged {row['merge']['equal']}, error "
-            f"{row['merge']['error']:.1e} (in float32 {row['merge']['float32 error']:.1e})"
+            f"{row['merge']['error']:.1e} (in float64 {row['merge']['float64 error']:.1e})"
         )
         return row
 
@@ -214,6 +217,7 @@ def logits_of(model: VisionLanguageModel) -> Tensor:
     return logits[inputs["attention_mask"].bool().cpu()]
 
 
+@functools.cache
 def _questions() -> Any:
     return load_suite("openmoji", "vqa", split="val", size=N_REMEMBERED, vocabulary="core")[:]
 

@@ -1,10 +1,10 @@
 """Does ``vislex plan --calibrate`` tell the time of a training?
 
 Each configuration is trained for a few steps, whose seconds the meter tells, and planned with the speed of this machine
-as three real steps of each *other* configuration give it. The claim: every planned time is within 20 % of the
-training's.
+as three real steps of each *other* configuration give it. All is done in several rounds, for machines change their
+speed; a pair's ratio is the median of the rounds'. The claim: every planned time is within 20 % of the training's.
 
-    python -m vislex.benchmarks.plan_time [--configs A,B] [--steps 40] [--smoke] [--json] [--out FILE]
+    python -m vislex.benchmarks.plan_time [--configs A,B] [--steps 30] [--rounds 5] [--smoke] [--json] [--out FILE]
 
 Nothing else may run on the machine.
 """
@@ -12,6 +12,7 @@ Nothing else may run on the machine.
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import logging
 import tempfile
@@ -84,23 +85,32 @@ def planned_seconds(name: str, recipe: Recipe, settings: TrainingSettings, rates
     return seconds[0]
 
 
-def compare(names: Sequence[str], *, steps: int, smoke: bool) -> list[dict[str, Any]]:
+def compare(names: Sequence[str], *, steps: int, rounds: int, smoke: bool) -> list[dict[str, Any]]:
     """Plans each configuration by each other one.
 
     Returns:
-        A row for each pair: "config", "calibrated on", "planned" and "real" seconds a step, and their "ratio".
+        A row for each pair: "config", "calibrated on", the "ratios" of planned to real seconds of a step in each round,
+        their median "ratio", and medians of "planned" and "real".
     """
     device = resolve_device("auto")
     opened = {name: _opened(name, steps, SMOKE if smoke else []) for name in names}
-    real = {name: real_seconds(recipe, settings) for name, (_, recipe, settings) in opened.items()}
-    rates = {name: _rates(recipe, settings, device, name) for name, (_, recipe, settings) in opened.items()}
+    real: dict[str, list[float]] = {name: [] for name in names}
+    planned: dict[tuple[str, str], list[float]] = {pair: [] for pair in itertools.permutations(names, 2)}
+    for _ in range(rounds):
+        rates = {}
+        for name, (_, recipe, settings) in opened.items():
+            real[name].append(real_seconds(recipe, settings))
+            rates[name] = _rates(recipe, settings, device, name)
+        for (name, other), found in planned.items():
+            recipe_name, recipe, settings = opened[name]
+            found.append(planned_seconds(recipe_name, recipe, settings, rates[other]))
     rows = []
-    for name, (recipe_name, recipe, settings) in opened.items():
-        for other in names:
-            if other != name:
-                planned = planned_seconds(recipe_name, recipe, settings, rates[other])
-                row = {"config": name, "calibrated on": other, "planned": planned, "real": real[name]}
-                rows.append({**row, "ratio": planned / real[name]})
+    for (name, other), found in planned.items():
+        ratios = [float(own) for own in np.divide(found, real[name])]
+        seconds = {"planned": float(np.median(found)), "real": float(np.median(real[name]))}
+        rows.append(
+            {"config": name, "calibrated on": other, **seconds, "ratio": float(np.median(ratios)), "ratios": ratios}
+        )
     return rows
 
 
@@ -118,7 +128,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Measures, prints the table and writes the result file."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--configs", default=",".join(CONFIGS), help="which configurations, at least two")
-    parser.add_argument("--steps", type=int, default=40, help="steps of each training")
+    parser.add_argument("--steps", type=int, default=30, help="steps of each training")
+    parser.add_argument("--rounds", type=int, default=5, help="how often all is measured")
     parser.add_argument("--smoke", action="store_true", help="tiny sizes: does it work here?")
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
     parser.add_argument("--out", type=Path, default=RESULTS, help="result file")
@@ -131,9 +142,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
         raise ConfigError("--configs takes at least two, for each is planned by another")
     if given.steps < 3 * LOG_EVERY:
         raise ConfigError(f"--steps is {given.steps}; it takes at least {3 * LOG_EVERY} for speeds behind the warm-up")
+    if given.rounds < 1:
+        raise ConfigError(f"--rounds is {given.rounds}; it takes at least 1")
     logging.getLogger("vislex").setLevel(logging.WARNING)
-    rows = compare(names, steps=given.steps, smoke=given.smoke)
-    options = {"configs": names, "steps": given.steps, "smoke": given.smoke, "threads": torch.get_num_threads()}
+    rows = compare(names, steps=given.steps, rounds=given.rounds, smoke=given.smoke)
+    options = {
+        "configs": names,
+        "steps": given.steps,
+        "rounds": given.rounds,
+        "smoke": given.smoke,
+        "threads": torch.get_num_threads(),
+    }
     provenance = collect(config=options, seed=0, device=str(resolve_device("auto")))
     found = conclude(rows)
     result = {"benchmark": "plan_time", "provenance": provenance, "rows": rows, "conclusion": found}
@@ -144,7 +163,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
         console.print_json(data=result)
         return
     shown = [
-        {**row, **{key: 1e3 * row[key] for key in ("planned", "real")}, "ratio": f"{row['ratio']:.2f}"} for row in rows
+        {
+            **{key: row[key] for key in ("config", "calibrated on")},
+            **{key: 1e3 * row[key] for key in ("planned", "real")},
+            "ratio": f"{row['ratio']:.2f}",
+            "rounds": f"{min(row['ratios']):.2f} to {max(row['ratios']):.2f}",
+        }
+        for row in rows
     ]
     print_rows(console, "A step in ms: planned, and trained", shown)
     console.print(

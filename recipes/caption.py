@@ -25,6 +25,7 @@ from vislex.decoders.autoregressive import AutoregressiveDecoder
 from vislex.decoders.base import CaptionDecoder
 from vislex.decoders.factory import create_decoder
 from vislex.decoders.infill import WordPieces
+from vislex.decoders.ladic.config import LadicConfig
 from vislex.decoders.ladic.decoder import LadicDecoder
 from vislex.decoders.masked import MaskedDecoder
 from vislex.encoders.base import VisionEncoder
@@ -302,6 +303,8 @@ def sketch(config: CaptionConfig) -> Iterator[Sketch]:
     if config.decoder == "ladic":
         options["codec"], told = outline_codec(str(options.get("codec", "ladic-codec")), config.tokenizer, tokenizer)
         notes += told
+        if told:  # latents that mean nothing do not tell at which noise words hide
+            options.setdefault("log_snr", LadicConfig().log_snr)
     codec = options.get("codec")
     with contextlib.nullcontext() if codec is None else codec.device:  # a codec with values decides on noise
         decoder = create_decoder(config.decoder, encoder.spec, tokenizer, **options)

@@ -17,7 +17,7 @@ import torch
 import transformers
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from torch import nn
-from transformers import AutoModel, PreTrainedTokenizerFast
+from transformers import AutoConfig, AutoModel, PreTrainedTokenizerFast
 
 from vislex.captioner import Captioner
 from vislex.captioner_config import CaptionerConfig
@@ -30,7 +30,7 @@ from vislex.errors import CheckpointError
 from vislex.hub import check_folder
 from vislex.registry import registry
 from vislex.shipped import find_model, shipped
-from vislex.text import load_tokenizer, special_tokens
+from vislex.text import load_tokenizer, minilm_folder, special_tokens
 
 __all__ = [
     "attached_text_encoder",
@@ -41,6 +41,7 @@ __all__ = [
     "outline_captioner",
     "outline_codec",
     "outline_t2i",
+    "text_model_config",
     "tokenizer_or_stand_in",
 ]
 
@@ -110,8 +111,18 @@ def outline_codec(source: str, text_model: str, tokenizer: PreTrainedTokenizerFa
     if find_model(source) is not None:
         with torch.device("cpu"):  # its statistics decide on noise
             return load_codec(source), []
-    codec = codec_of(network(text_model, "model").config, tokenizer)
+    codec = codec_of(text_model_config(text_model), tokenizer)
     return codec, [f"the codec '{source}' is not here: taken as the halves of {text_model}"]
+
+
+def text_model_config(source: str) -> Any:
+    """Config of a text model: "minilm", a folder, or a published one.
+
+    Raises:
+        CheckpointError: If it is none of these.
+    """
+    folder = minilm_folder() if source == "minilm" else Path(source)
+    return AutoConfig.from_pretrained(folder) if folder.is_dir() else network(source, "model").config
 
 
 def codec_of(text_config: Any, tokenizer: PreTrainedTokenizerFast, **options: Any) -> LatentCodec:

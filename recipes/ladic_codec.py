@@ -17,14 +17,14 @@ from pydantic import Field
 from rich.console import Console
 from rich.table import Table
 from torch import nn
-from transformers import AutoConfig, PreTrainedTokenizerFast, set_seed
+from transformers import PreTrainedTokenizerFast, set_seed
 
 from vislex.data.sources import describe_source
 from vislex.decoders.ladic.codec import LatentCodec
 from vislex.errors import CheckpointError
-from vislex.recipes.components import attached_text_encoder, codec_of, network, tokenizer_or_stand_in
+from vislex.recipes.components import attached_text_encoder, codec_of, text_model_config, tokenizer_or_stand_in
 from vislex.recipes.source import DataSettings, PlannedCaptions, captions_if_here, column, load_splits
-from vislex.text import encode_captions, load_tokenizer, minilm_folder, prune_tokenizer
+from vislex.text import encode_captions, load_tokenizer, prune_tokenizer
 from vislex.training.captions import CaptionBank, generator
 from vislex.training.draws import Draws
 from vislex.training.parts import PartSettings
@@ -195,8 +195,7 @@ def sketch(config: LadicCodecConfig) -> Iterator[Sketch]:
         tokenizer, _ = prune_tokenizer(tokenizer, (text for own in references for text in own))
     elif config.prune_vocabulary:
         notes.append("the vocabulary is not pruned, for want of captions")
-    folder = minilm_folder() if config.text_model == "minilm" else Path(config.text_model)
-    own = AutoConfig.from_pretrained(folder) if folder.is_dir() else network(config.text_model, "model").config
+    own = text_model_config(config.text_model)
     codec = codec_of(own, tokenizer, split_layer=config.split_layer, decoder_layers=config.decoder_layers)
     lengths = PlannedCaptions.of(references, tokenizer, config.max_length, config.data)
     ids = {"bos": codec.config.bos_token_id, "eos": codec.config.eos_token_id, "word": len(tokenizer) // 2}

@@ -189,7 +189,7 @@ def sketch(config: LmPretrainConfig) -> Iterator[Sketch]:
     bank = TurnBank(dialogues[:: max(1, len(dialogues) // 500)], tokenizer, answers_only=False)
 
     def batch(samples: int, typical: bool) -> dict[str, Any]:
-        chosen = np.arange(samples) % len(bank)
+        chosen = np.linspace(0, len(bank) - 1, samples).astype(int)  # captions and questions as they are mixed
         if not typical:
             chosen = np.full(samples, int(bank.lengths().argmax()))
         return {**bank.packed(chosen, [[]] * samples, config.pack_length), "use_cache": False}

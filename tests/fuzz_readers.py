@@ -195,7 +195,16 @@ _MASKS = [
 _MANIFEST = {
     "trainer_state.json": {"bytes": 2, "sha256": "44136fa355b3678a1146ad16f7e8649e94fb4fc21fe77e8310c060f61caaff8a"}
 }
-_RATES = {"device": "cpu", "operators": {"aten::mm": [1e-6, 1e-12, 1e-10]}, "kinds": {"matmul": [0, 1e-12, 0]}}
+_RATES = {
+    "device": "cpu",
+    "bf16": True,
+    "operators": {"aten::mm": [1e-6, 1e-12, 1e-10]},
+    "kinds": {"memory": [0, 1e-12, 0]},
+    "call": 1e-5,
+    "overlaps": False,
+    "optimizer": 1e-10,
+    "measured_on": "reader",
+}
 _STATE = {"a": torch.ones(2, 2), "b": torch.zeros(1, dtype=torch.int64)}
 
 # name -> (makes the reader, good inputs to start from)

@@ -52,3 +52,13 @@ def test_a_calibration_is_remembered(
     assert f"measured on {small}" in first
     assert main(["plan", "reader", *SMALL]) == 0
     assert f"measured on {small}" in capsys.readouterr().out
+
+
+def test_a_decoder_whose_codec_is_not_here_is_planned_and_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("VISLEX_CACHE", str(tmp_path))
+    mine = tmp_path / "caption_mine.yaml"
+    mine.write_text("budget: smoke\ndecoder: ladic\ndecoder_options: {codec: nowhere, preset: fast}\n")
+    assert main(["plan", str(mine), "--calibrate", str(mine)]) == 0
+    assert "the codec 'nowhere' is not here: taken as the halves of minilm" in capsys.readouterr().out

@@ -15,7 +15,7 @@ from vislex.training.sketch import Stage
 from vislex.training.trace import outline, tensor_bytes, trace_step
 from vislex.training.trainer import PartTrainer
 
-QUICK = ("caption, live", "caption, bf16", "caption, ladic", "vilex_pretrain", "sft")
+QUICK = ("caption, live", "caption, bf16", "caption, ladic", "ladic_few_step", "vilex_pretrain", "sft")
 
 
 class Held:

@@ -22,7 +22,8 @@ from torch.utils._pytree import tree_map_only
 from torch.utils.hooks import RemovableHandle
 
 from vislex.errors import ConfigError
-from vislex.training.costs import Cost, operator_cost, tensors_in
+from vislex.training.costs import tensors_in
+from vislex.training.replay import Call, record
 
 __all__ = ["Attention", "Autocast", "RealNumbers", "Saved", "Shadow", "Watch"]
 
@@ -68,7 +69,18 @@ class Shadow(TorchDispatchMode):
             kwargs = {**kwargs, "device": META}
         kwargs.pop("pin_memory", None)
         args, kwargs = tree_map_only(torch.Tensor, _shape_of, (args, kwargs))
-        return func(*args, **kwargs)
+        out = func(*args, **kwargs)
+        return _channels_last(out) if name == "aten::convolution" and _lies_channels_last(args[:2]) else out
+
+
+def _lies_channels_last(tensors: Iterable[Tensor]) -> bool:
+    """Whether one of them does, so that kernels give what they compute in the same order."""
+    last = torch.channels_last
+    return any(own.ndim == 4 and own.is_contiguous(memory_format=last) and not own.is_contiguous() for own in tensors)
+
+
+def _channels_last(out: Tensor) -> Tensor:
+    return torch.empty_like(out, memory_format=torch.channels_last)
 
 
 def _goes_to_meta(kwargs: dict[str, Any]) -> bool:
@@ -226,18 +238,17 @@ class Watch(TorchDispatchMode):
 
     Attributes:
         flops: Operations of a (part, "forward" or "backward"); "" is what lies in no part.
-        costs: Every call that costs something, in order: its name, its cost.
+        calls: Every call, in order.
         live: Bytes that are alive.
         peak: The most of them.
-        calls: How many calls there were, those without a cost too.
         copies: Storages of casts of parameters, and their bytes.
     """
 
     def __init__(self, parts: Mapping[str, nn.Module], kept: Iterable[Tensor] = ()) -> None:
         super().__init__()
         self.flops: Counter[tuple[str, str]] = Counter()
-        self.costs: list[tuple[str, Cost]] = []
-        self.live = self.peak = self.calls = 0
+        self.calls: list[Call] = []
+        self.live = self.peak = 0
         self.copies: dict[int, int] = {}
         self._kept = {storage_key(tensor) for tensor in kept}
         self._held: dict[int, tuple[Any, int]] = {}
@@ -253,12 +264,10 @@ class Watch(TorchDispatchMode):
     def __torch_dispatch__(self, func: Any, types: Any, args: tuple = (), kwargs: dict[str, Any] | None = None) -> Any:
         kwargs = kwargs or {}
         out = func(*args, **kwargs)
-        cost = operator_cost(func, args, kwargs, out)
-        self.calls += 1
-        if cost.kind != "none":
-            self.costs.append((func._schema.name, cost))
-        if cost.flops:
-            self.flops[self._place()] += cost.flops
+        call = record(func, args, kwargs, out)
+        self.calls.append(call)
+        if call.cost.flops:
+            self.flops[self._place()] += call.cost.flops
         for tensor in tensors_in(out):
             self._hold(tensor)
         if func._schema.name == _COPY and storage_key(args[0]) in self._kept:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
-from vislex.training.costs import Cost
+from vislex.training.replay import Call
 from vislex.training.shadow import Attention, RealNumbers, Saved, Shadow, Watch, storage_key
 from vislex.training.sketch import Stage, optimizer_of
 
@@ -23,8 +23,7 @@ class Trace:
 
     Attributes:
         flops: Operations of a (part, "forward" or "backward"); "" is what lies in no part.
-        costs: Every call that costs something: its name, its cost.
-        calls: All calls, those that cost nothing too.
+        calls: Every call of an operator.
         activations: Bytes that are saved for backward.
         copies: Bytes of parameters in the number format that is computed in, where it is another.
         temporary: Bytes that are alive at the peak beyond activations, copies and gradients.
@@ -32,8 +31,7 @@ class Trace:
     """
 
     flops: Mapping[tuple[str, str], int]
-    costs: Sequence[tuple[str, Cost]]
-    calls: int
+    calls: Sequence[Call]
     activations: int
     copies: int
     temporary: int
@@ -90,7 +88,6 @@ def trace_step(stage: Stage, samples: int, *, typical: bool = False, device: str
         flops[(name.partition("|")[0], way)] += count
     return Trace(
         flops=flops,
-        costs=watch.costs,
         calls=watch.calls,
         activations=saved.bytes,
         copies=copies,

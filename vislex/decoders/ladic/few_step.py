@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
@@ -139,7 +140,9 @@ class FewStepLoss:
         times, steps = self.segments.times.to(x.device), self.segments.steps
         remembers = student.sampling().self_conditioning
         sampler, previous, place = DDIM(student.sampling_schedule), torch.zeros_like(x), torch.zeros_like(places)
-        while bool((place < places).any()):
+        for _ in range((len(times) - 1) // steps):
+            if not bool((place < places).any()):
+                break
             following = torch.minimum(place + steps, places)
             now, then = (of_tokens(times[at], kept) for at in (place, following))
             x0 = torch.where(kept[..., None], x, predict(x, now, previous)[0])
@@ -155,14 +158,14 @@ class FewStepLoss:
         teacher = self.teacher = self.teacher.to(given.tokens.device)
         schedule, scale = teacher.sampling_schedule, self.guidance_scale
         device = given.tokens.device.type
-        with torch.no_grad(), torch.autocast(device, enabled=False):
+        with torch.no_grad(), _in_own_format(device):
             vision = teacher._project(VisionTokens(given.tokens.to(self.dtype), given.mask))
             state = teacher.denoiser.vision_state(vision, dropped)
             both = teacher.denoiser.guided_state(state) if scale else state
 
         def predict(x: Tensor, timesteps: Tensor, previous: Tensor) -> Target:
             told = schedule.told(timesteps)
-            with torch.autocast(device, enabled=False):
+            with _in_own_format(device):
                 x0, logits = teacher.predict(x, told, previous, both, schedule, token_mask)
             if not scale:
                 return _target(x0, logits)
@@ -177,3 +180,10 @@ class FewStepLoss:
 
 def _target(x0: Tensor, logits: Tensor | None) -> Target:
     return Target(x0.float(), None if logits is None else logits.float().softmax(-1))
+
+
+def _in_own_format(device: str) -> contextlib.AbstractContextManager[Any]:
+    """The teacher computes in its own number format; a device of shapes alone knows no other."""
+    if torch.amp.is_autocast_available(device):
+        return torch.autocast(device, enabled=False)
+    return contextlib.nullcontext()

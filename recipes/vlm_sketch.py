@@ -207,7 +207,7 @@ def _packed(model: VisionLanguageModel, config: VlmSettings, samples: int, shape
 def _sequence(model: VisionLanguageModel, shape: _Dialogue) -> tuple[Tensor, Tensor]:
     """Ids and labels int64[L] of one dialogue on one image."""
     spec = model.connector.config.encoder_spec
-    image = token_count(model.connector.config.count(spec.n_tokens))
+    image = token_count(model.connector.config.count(spec.n_tokens if spec.variable_length else spec.count()))
     token = model.config.image_token_id
     ids = torch.full((image + shape.text - 1,), 1 if token != 1 else 2)
     ids[:image] = token

@@ -9,6 +9,8 @@ from typing import Any
 import pytest
 import torch
 
+from vislex.cli.plan import _open
+from vislex.errors import ConfigError
 from vislex.training.memory import engine_memory
 from vislex.training.shadow import Saved, Watch
 from vislex.training.sketch import Stage
@@ -91,4 +93,8 @@ def test_a_training_holds_what_was_planned(name: str, runs: ModuleType, tmp_path
 
 @pytest.mark.slow
 def test_every_training_holds_what_was_planned(run_name: str, runs: ModuleType, tmp_path: Path, held: Held) -> None:
-    check(runs, run_name, tmp_path, held)
+    if runs.prepared(run_name, tmp_path / "run")[0].sketch is None:
+        with pytest.raises(ConfigError, match="does not say what it would train"):
+            _open(run_name, None, [])
+    else:
+        check(runs, run_name, tmp_path, held)

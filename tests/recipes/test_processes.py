@@ -151,7 +151,7 @@ def test_the_launchers_run_the_command(launcher: str, tmp_path: Path, monkeypatc
     start = {
         "torchrun": [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"],
         "accelerate": [
-            sys.executable, "-m", "accelerate.commands.launch", "--config_file", str(ENGINES / "ddp.yaml"), "--cpu",
+            sys.executable, "-m", "accelerate.commands.launch", "--config_file", str(ENGINES / "ddp.yaml"),
             "--num_processes", "2",
         ],
     }[launcher]  # fmt: skip

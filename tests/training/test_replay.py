@@ -106,9 +106,9 @@ def test_a_step_is_its_operators_alone_and_what_calls_take_beyond(monkeypatch: p
     calls = [record(aten.mm.default, (one, one), {}, one), record(aten.relu.default, (one,), {}, one)]
     monkeypatch.setattr(calibration, "LONGEST", 1e9)
     alone = sum(call_seconds(calls, CPU).values())
-    assert rates.step_seconds(calls, "cpu", accumulation=1, optimizer_bytes=0) == pytest.approx(1.0 + alone, abs=0.01)
+    assert rates.step_seconds(calls, accumulation=1, optimizer_bytes=0) == pytest.approx(1.0 + alone, abs=0.01)
     monkeypatch.setattr(calibration, "LONGEST", 0.0)  # nothing is run: rates tell
-    assert rates.step_seconds(calls, "cpu", accumulation=3, optimizer_bytes=8) == 3 * (1.0 + 2.0 + 2 * 0.5) + 2.0
+    assert rates.step_seconds(calls, accumulation=3, optimizer_bytes=8) == 3 * (1.0 + 2.0 + 2 * 0.5) + 2.0
 
 
 def test_few_calls_tell_less_of_a_call_than_the_guess(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -25,6 +25,7 @@ from transformers import BertConfig, BertForMaskedLM
 
 from vislex.data.jsonl import read_json
 from vislex.errors import DataError
+from vislex.hardware import resolve_device
 from vislex.training.costs import Cost
 from vislex.training.files import write_whole
 from vislex.training.replay import Call, call_seconds, record, wait
@@ -72,18 +73,17 @@ class Rates:
     measured_on: str
     seconds: Sequence[float] = field(default_factory=tuple)
 
-    def step_seconds(self, calls: Sequence[Call], where: str, *, accumulation: int, optimizer_bytes: int) -> float:
+    def step_seconds(self, calls: Sequence[Call], *, accumulation: int, optimizer_bytes: int) -> float:
         """Seconds of an optimizer step; its operators are timed here and now, but for those that take very long.
 
         Args:
             calls: Of the forward and backward of a batch.
-            where: "cpu" or "cuda".
             accumulation: Batches of a step.
             optimizer_bytes: Of weights and gradients that are trained, and of the optimizer's state.
         """
         short = (own for own in calls if own.cost.bytes <= LARGEST and self._rated(own) <= LONGEST)
         longest_first = sorted(short, key=self._rated, reverse=True)
-        alone = call_seconds(longest_first, torch.device(where), within=ALTOGETHER)
+        alone = call_seconds(longest_first, resolve_device(), within=ALTOGETHER)
         running = sum(alone.get(own.key) or self._rated(own) for own in calls)
         calling = len(calls) * self.call
         batch = max(running, calling) if self.overlaps else running + calling

@@ -135,7 +135,7 @@ def make_plans(
         room = {name: USABLE * (capacity or 0) - own.fixed - start for name, own in memory.items()}
         largest = {} if capacity is None else {name: max(0, int(own // max(each, 1))) for name, own in room.items()}
         engine = next((own for own in ENGINES if largest.get(own, 0) >= samples), None)
-        seconds = _seconds(stage, typical, memory[engine or "fsdp2"], engine or "fsdp2", gpus, device, rates, where)
+        seconds = _seconds(stage, typical, memory[engine or "fsdp2"], engine or "fsdp2", gpus, device, rates)
         steps, accumulation = sketch.settings.steps, sketch.settings.gradient_accumulation
         hours = None if seconds is None else (seconds[0] * steps / 3600, seconds[1] * steps / 3600)
         paid = price if price is not None else None if device is None else device.price
@@ -206,14 +206,7 @@ def _parts(stage: Stage, trace: Trace, accumulation: int) -> list[PartCost]:
 
 
 def _seconds(
-    stage: Stage,
-    trace: Trace,
-    memory: Memory,
-    engine: str,
-    gpus: int,
-    device: Device | None,
-    rates: Rates | None,
-    where: str,
+    stage: Stage, trace: Trace, memory: Memory, engine: str, gpus: int, device: Device | None, rates: Rates | None
 ) -> tuple[float, float] | None:
     accumulation = stage.sketch.settings.gradient_accumulation
     trained = sum(own.numel() * own.element_size() for own in stage.sketch.model.parameters() if own.requires_grad)
@@ -221,7 +214,7 @@ def _seconds(
     if device is None:
         if rates is None:
             return None
-        found = rates.step_seconds(trace.calls, where, accumulation=accumulation, optimizer_bytes=touched)
+        found = rates.step_seconds(trace.calls, accumulation=accumulation, optimizer_bytes=touched)
         return found, found
     ends = []
     peak = device.peak("bfloat16" if stage.bf16 else "float32") or device.fp32

@@ -116,6 +116,8 @@ def wait(device: torch.device) -> None:
     """Until a device has done what it was given."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
+    elif device.type == "mps":
+        torch.mps.synchronize()
 
 
 def _first_float(call: Call) -> torch.dtype | None:

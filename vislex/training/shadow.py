@@ -70,17 +70,15 @@ class Shadow(TorchDispatchMode):
         kwargs.pop("pin_memory", None)
         args, kwargs = tree_map_only(torch.Tensor, _shape_of, (args, kwargs))
         out = func(*args, **kwargs)
-        return _channels_last(out) if name == "aten::convolution" and _lies_channels_last(args[:2]) else out
+        if name == "aten::convolution" and _lies_channels_last(args[:2]):
+            return torch.empty_like(out, memory_format=torch.channels_last)
+        return out
 
 
 def _lies_channels_last(tensors: Iterable[Tensor]) -> bool:
     """Whether one of them does, so that kernels give what they compute in the same order."""
     last = torch.channels_last
     return any(own.ndim == 4 and own.is_contiguous(memory_format=last) and not own.is_contiguous() for own in tensors)
-
-
-def _channels_last(out: Tensor) -> Tensor:
-    return torch.empty_like(out, memory_format=torch.channels_last)
 
 
 def _goes_to_meta(kwargs: dict[str, Any]) -> bool:

@@ -27,7 +27,7 @@ test: lint
 # The fuzzer has wheels for some platforms only; without one its tests skip.
 test-all: lint
 	-$(BIN)/python -m pip install --quiet --only-binary atheris --editable '.[fuzz]'
-	$(BIN)/python -m pytest -n logical --dist loadfile --summary benchmarks/results/test_all.json
+	$(BIN)/python -m pytest -n logical --dist loadfile --summary=benchmarks/results/test_all.json
 
 lint: $(STAMP)
 	$(BIN)/python -m ruff check .

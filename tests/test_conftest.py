@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import shutil
 import subprocess
 import sys
@@ -57,3 +58,14 @@ def test_the_summary_tells_all_outcomes_and_all_that_was_fuzzed(tmp_path: Path, 
     assert told["tests"] == {"failed": 1, "passed": 2}
     assert told["fuzzed"] == {"a": 1, "b": 1, "json": 42}
     assert (told["fuzzed_in_all"], told["passed"]) == (44, False)
+
+
+def test_make_test_all_still_knows_its_options_once_there_is_a_summary() -> None:
+    # an option's value that is a file of ours would count as the folder of tests, whose conftest.py is then not read
+    home = Path(__file__).parents[1]
+    assert (home / "benchmarks/results/test_all.json").is_file()
+    shown = subprocess.run(["make", "--dry-run", "test-all"], cwd=home, capture_output=True, text=True, check=True)
+    line = next(own for own in shown.stdout.splitlines() if " -m pytest " in own)
+    command = [sys.executable, *shlex.split(line)[1:], "--markers"]
+    done = subprocess.run(command, cwd=home, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr

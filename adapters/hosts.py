@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
-from transformers import AutoModelForImageTextToText, AutoProcessor, PreTrainedConfig, PreTrainedModel
+from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor, PreTrainedConfig, PreTrainedModel
 
 from vislex.adapters.tower import Tower
 from vislex.errors import CheckpointError, UnknownNameError, did_you_mean
@@ -32,6 +32,7 @@ __all__ = [
     "host_family",
     "live_tensors",
     "load_host",
+    "outline_host",
     "part_digests",
     "rebuilt",
     "stored_tensors",
@@ -169,6 +170,26 @@ def load_host(location: str | Path, dtype: str | torch.dtype = "auto") -> tuple[
     host_config(location)
     model, _ = open_checkpoint(AutoModelForImageTextToText.from_pretrained, location, what="host", dtype=dtype)
     return model.eval(), AutoProcessor.from_pretrained(location, trust_remote_code=False)
+
+
+def outline_host(location: str | Path, dtype: torch.dtype) -> tuple[PreTrainedModel, Any]:
+    """A host of the sizes in its config, with random weights on the default device, and its processor.
+
+    Args:
+        location: As for ``load_host``; its weights are not read, and need not be there.
+        dtype: Of the weights.
+
+    Raises:
+        CheckpointError: As ``load_host``.
+        UnknownNameError: As ``load_host``.
+    """
+    import vislex.auto  # noqa: F401
+
+    host_config(location)
+    config = AutoConfig.from_pretrained(location, trust_remote_code=False)
+    with torch.device("cpu"):
+        processor = AutoProcessor.from_pretrained(location, trust_remote_code=False)
+    return AutoModelForImageTextToText.from_config(config, dtype=dtype), processor
 
 
 def host_config(location: str | Path) -> dict[str, Any]:

@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
+from datasets import Dataset
+from PIL import Image
 from pydantic import Field
 from torch import nn
 from transformers import PreTrainedModel, set_seed
 
 from vislex.adapters.host_turns import host_batch, host_inputs, host_prompts
-from vislex.adapters.hosts import HostFamily, host_family, load_host
-from vislex.adapters.instructions import Example
+from vislex.adapters.hosts import HostFamily, host_family, load_host, outline_host
+from vislex.adapters.instructions import CAPTION_PROMPT, Example, caption_examples
 from vislex.adapters.swap_report import SWAP_FILE, SwapReport
 from vislex.config import Config
+from vislex.errors import VislexError
 from vislex.hub import model_card
 from vislex.recipes.vlm_data import Source, SourceSettings, load_source
 from vislex.training.captions import generator
@@ -26,11 +30,14 @@ from vislex.training.parts import PartSettings
 from vislex.training.recipe import Recipe
 from vislex.training.records import command_line, finish_run, start_run
 from vislex.training.settings import TrainingSettings, total_draws
+from vislex.training.sketch import Sketch
 from vislex.training.trainer import PartTrainer
 
 __all__ = ["RECIPE", "HostParts", "RealignConfig", "run"]
 
 CONTROL = "control"
+SAMPLES = 64  # rows of each source that lengths are measured on
+UNSEEN = (640, 480)  # width and height of images that are not here: photographs of COCO
 
 
 class HostParts(Config):
@@ -92,7 +99,7 @@ def run(config: RealignConfig) -> Path:
     trainer = PartTrainer(
         model,
         config,
-        parts=family.training_parts({part: getattr(config.parts, part) for part in family.parts}),
+        parts=_parts(config, family),
         draws=Draws(len(data), total_draws(config), seed=config.seed, fetch=data.fetch),
         output_dir=output,
         validate=_Validation(held_out, questions),
@@ -105,6 +112,10 @@ def run(config: RealignConfig) -> Path:
     if config.control is not None:
         run(config.model_copy(update={"model": config.control, "control": None, "output_dir": output / CONTROL}))
     return output
+
+
+def _parts(config: RealignConfig, family: HostFamily) -> dict[str, PartSettings]:
+    return family.training_parts({part: getattr(config.parts, part) for part in family.parts})
 
 
 class _HostData:
@@ -194,4 +205,48 @@ def _save(
     (output / "README.md").write_text(card, encoding="utf-8")
 
 
-RECIPE = Recipe(RealignConfig, run)
+def sketch(config: RealignConfig) -> Iterator[Sketch]:
+    """What ``run`` would train; see ``Recipe``. Config and processor of the host must be here."""
+    with torch.device("cpu"):
+        sources, told = _few(config)
+    model, processor = outline_host(config.model, torch.float32)
+    family = host_family(model.config)
+    data = _HostData(family, processor, sources, seed=config.seed, max_length=config.max_length)
+    examples = [(number, own) for number, group in data.groups for own in group]
+
+    def alone(chosen: tuple[int, Example]) -> dict[str, Any]:
+        with torch.device("cpu"):
+            return data.batch([chosen])
+
+    lengths = np.array([alone(own)["input_ids"].shape[1] for own in examples])
+    order = lengths.argsort(kind="stable")
+
+    def batch(samples: int, typical: bool) -> dict[str, Any]:
+        # the others are padded to the longest of a batch, which stands at n / (n + 1) of all on average
+        share = samples / (samples + 1) if typical else 1
+        one = alone(examples[order[round(share * (len(order) - 1))]])
+        # pixels too stay real in a plan: some hosts see by them which tiles are padding
+        device = torch.device("cpu") if torch.get_default_device().type == "meta" else torch.get_default_device()
+        return {name: own.repeat(samples, *[1] * (own.ndim - 1)).to(device) for name, own in one.items()}
+
+    yield Sketch(config, model, _parts(config, family), batch, notes=told)
+    if config.control is not None:
+        for own in sketch(config.model_copy(update={"model": config.control, "control": None})):
+            yield replace(own, title=CONTROL)
+
+
+def _few(config: RealignConfig) -> tuple[list[Source], list[str]]:
+    """Some rows of each source; one made-up example where they are not here, and what is assumed by it."""
+    sizes = [min(own.size or config.train_size or SAMPLES, SAMPLES) for own in config.mixture]
+    few = [own.model_copy(update={"size": size}) for own, size in zip(config.mixture, sizes, strict=True)]
+    try:
+        return [load_source(own, config.train_split, None) for own in few], []
+    except (VislexError, OSError) as error:
+        width, height = UNSEEN
+        example = caption_examples(["a " * config.max_length], 0, CAPTION_PROMPT)
+        images = Dataset.from_dict({"image": [Image.new("RGB", UNSEEN)]})
+        told = f"images of {width} x {height} pixels and answers of {config.max_length} tokens are taken"
+        return [Source([example], images, {})], [f"the mixture is not read here ({error}): {told}"]
+
+
+RECIPE = Recipe(RealignConfig, run, sketch)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from vislex.cli.main import main
+from vislex.recipes import reader
 
 SMALL = ["network={stem_channels: [8, 8], hidden_size: 16, num_hidden_layers: 1, num_attention_heads: 2}"]
 SMALL += ["image_size=24", "batch_size=4", "precision=fp32"]
@@ -37,6 +39,14 @@ def test_a_plan_in_words_and_in_json(capsys: pytest.CaptureFixture[str]) -> None
 def test_mistakes_are_one_line(arguments: list[str], told: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["plan", *arguments]) == 2
     assert told in capsys.readouterr().err
+
+
+def test_a_recipe_without_a_sketch_is_not_planned(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(reader, "RECIPE", replace(reader.RECIPE, sketch=None))
+    assert main(["plan", "reader"]) == 2
+    assert "'reader' does not say what it would train" in capsys.readouterr().err
 
 
 def test_a_calibration_is_remembered(

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 import torch
 from PIL import Image
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
 import vislex
@@ -16,10 +18,14 @@ from vislex.adapters.host_turns import host_batch, host_inputs, host_prompts
 from vislex.adapters.hosts import host_family, load_host, part_digests, stored_tensors
 from vislex.adapters.instructions import Example, Turn
 from vislex.adapters.swap_report import SwapReport
+from vislex.cli.main import main
 from vislex.config import load_config
 from vislex.errors import CheckpointError, ConfigError
-from vislex.recipes.realign import RealignConfig, run
+from vislex.recipes.realign import RealignConfig, run, sketch
 from vislex.training.callbacks import read_log
+from vislex.training.shadow import Saved
+from vislex.training.sketch import Stage
+from vislex.training.trace import outline, trace_step
 
 SMALL = [
     "budget=smoke", "progress=false", "precision=fp32", "device=cpu", "log_every=1", "lr=1e-2", "steps=4",
@@ -105,3 +111,54 @@ def test_a_hosts_batch_learns_answers_after_the_prompt_it_will_be_asked_with(hos
         assert torch.equal(batch["labels"][row][learned], wanted)
         own = batch["input_ids"][row][batch["attention_mask"][row].bool() & ~learned]
         assert torch.equal(own, asked["input_ids"][row][asked["attention_mask"][row].bool()])
+
+
+@pytest.mark.parametrize("family", vislex.list_hosts())
+def test_a_hosts_step_is_planned_from_its_config_alone(family: str, tiny_hosts: ModuleType, tmp_path: Path) -> None:
+    model, processor = tiny_hosts.build(family)
+    model.config.save_pretrained(tmp_path)
+    processor.save_pretrained(tmp_path)
+    config = load_config(RealignConfig, None, [*SMALL, f"model={tmp_path}", "train_size=4", "batch_size=3"])
+    with outline():
+        planned = Stage(next(sketch(config)), bf16=False)
+    trace = trace_step(planned, 3, device="cpu")
+    real = Stage(next(sketch(config)), bf16=False)
+    own = real.sketch.model
+    saved = Saved([*own.parameters(), *own.buffers()])
+    with saved.hooks, sdpa_kernel(SDPBackend.MATH):
+        real.loss(3).backward()
+    assert trace.activations == pytest.approx(saved.bytes, rel=0.01)
+    assert {name: parameter.shape for name, parameter in planned.sketch.model.named_parameters()} == {
+        name: parameter.shape for name, parameter in model.named_parameters()
+    }
+    assert len(trace.reached) == sum(parameter.grad is not None for parameter in own.parameters())
+
+
+def test_a_plan_tells_of_the_host_and_of_its_control(
+    hosts: tuple[Path, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    swapped, host = hosts
+    command = ["plan", "realign", f"model={swapped}", f"control={host}", "train_size=4", "--device", "h100", "--json"]
+    assert main(command) == 0
+    ours, theirs = json.loads(capsys.readouterr().out)
+    assert (ours["title"], theirs["title"]) == ("realign", "realign, control")
+    modes = [{row["part"]: row["mode"] for row in plan["parts"]} for plan in (ours, theirs)]
+    assert modes[0] == modes[1]
+    assert modes[0]["model.multi_modal_projector"] == "full"
+    assert ours["memory"]["ddp"]["weights"] != theirs["memory"]["ddp"]["weights"]  # another encoder
+
+
+def test_typical_samples_are_no_longer_than_the_longest(hosts: tuple[Path, Path]) -> None:
+    own = next(sketch(load_config(RealignConfig, None, [*SMALL, f"model={hosts[0]}", "train_size=20"])))
+    one, many, longest = (own.batch(n, typical)["input_ids"] for n, typical in ((1, True), (16, True), (2, False)))
+    assert one.shape[1] < many.shape[1] <= longest.shape[1]
+    assert [len(ids) for ids in (one, many, longest)] == [1, 16, 2]
+
+
+def test_without_its_data_a_plan_says_what_it_assumes(hosts: tuple[Path, Path], tmp_path: Path) -> None:
+    absent = f"mixture=[{{task: chat, data: {tmp_path / 'absent.json'}}}]"
+    own = next(sketch(load_config(RealignConfig, None, [*SMALL, f"model={hosts[0]}", "max_length=30", absent])))
+    (note,) = own.notes
+    assert "absent.json" in note
+    assert "640 x 480" in note
+    assert (own.batch(2, False)["labels"] != -100).sum(1).tolist() == [30, 30]

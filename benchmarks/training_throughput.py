@@ -3,10 +3,10 @@
 Both sides train the very same modules, from the same weights at every run, on the same batches in the same order and in
 the same number format, and take the same optimizer steps, which their losses prove. The recipes' side is
 ``PartTrainer`` with its callbacks, its log and its meter; the other is a DataLoader, forward, backward, clipping, AdamW
-and the schedule, and nothing else. Runs alternate in one process, so that whatever else the machine does falls on both;
-the first step of a run is not timed:
+and the schedule, and nothing else. They take their steps in turn, the values of one side's weights put aside meanwhile,
+so that whatever else the machine does falls on both; the first step of a run is not timed:
 
-    python -m vislex.benchmarks.training_throughput [--runs 14] [--steps 15] [--smoke] [--json] [--out FILE]
+    python -m vislex.benchmarks.training_throughput [--runs 6] [--steps 40] [--smoke] [--json] [--out FILE]
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import logging
 import os
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +40,7 @@ from vislex.text import load_tokenizer, prune_tokenizer
 from vislex.training.draws import identity_collate
 from vislex.training.trainer import PartTrainer, bf16_call, plain_attention
 
-__all__ = ["bare_loop", "build", "compare", "main"]
+__all__ = ["build", "compare", "main"]
 
 RESULTS = Path(__file__).parent / "results" / "training_throughput.json"
 RECIPES = ("sft", "vilex_pretrain")
@@ -49,7 +49,6 @@ SIZES = {
     "full": ["batch_size=32", "train_size=512"],
     "smoke": ["batch_size=4", "train_size=8", "tiny=true", "pretrained=false"],
 }
-Run = Callable[[], tuple[float, float, list[float]]]
 
 
 def _captions() -> list[str]:
@@ -90,7 +89,7 @@ def _text_to_image(folder: Path, *, smoke: bool) -> None:
 
 
 def build(recipe: str, folder: Path, *, steps: int, smoke: bool, precision: str = "auto") -> PartTrainer:
-    """The recipe's trainer, whose model and data ``bare_loop`` takes too.
+    """The recipe's trainer, whose model and data the bare loop takes too.
 
     Args:
         recipe: "sft" or "vilex_pretrain" (encoder and pooling from pixels).
@@ -117,102 +116,113 @@ def build(recipe: str, folder: Path, *, steps: int, smoke: bool, precision: str 
     return trainer
 
 
-class _Clock(TrainerCallback):
-    """Wall and CPU time of the steps after the first, and the losses that were logged."""
-
-    def __init__(self) -> None:
-        self.marks: list[tuple[float, float]] = []
-        self.losses: list[float] = []
-
-    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        self.marks.append(_now())
-
-    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **_: Any) -> None:
-        if logs and "loss" in logs:
-            self.losses.append(logs["loss"])
-
-
 def _now() -> tuple[float, float]:
     if torch.cuda.is_available():
         torch.cuda.synchronize()
     return time.perf_counter(), time.process_time()
 
 
-class _Start:
-    """Where every run begins: the weights as they are now, an optimizer without state, its first learning rates."""
+class _BareLoop:
+    """A plain loop over a trainer's model, data and parameter groups."""
 
     def __init__(self, trainer: PartTrainer) -> None:
-        self.rates = [group["lr"] for group in trainer.plan.groups]
-        trained = [parameter for group in trainer.plan.groups for parameter in group["params"]]
-        self.weights = [(parameter, parameter.detach().clone()) for parameter in trained]
+        settings = trainer.settings
+        groups = [{key: group[key] for key in ("params", "lr", "weight_decay")} for group in trainer.plan.groups]
+        self.trainer, self.device = trainer, trainer.args.device
+        self.optimizer = torch.optim.AdamW(groups, betas=(0.9, settings.beta2), fused=True)
+        self.trained = [parameter for group in groups for parameter in group["params"]]
+        self.frozen: dict[str, Tensor] = {}
+        self.losses: list[float] = []
+        trainer.model.to(self.device)
 
-    @torch.no_grad()
-    def take(self, optimizer: torch.optim.Optimizer | None) -> None:
-        for parameter, weight in self.weights:
-            parameter.copy_(weight)
-        if optimizer is not None:
-            optimizer.state.clear()
-            for group, rate in zip(optimizer.param_groups, self.rates, strict=True):
-                group["lr"] = group["initial_lr"] = rate
-
-
-def recipe_loop(trainer: PartTrainer, begin: _Start) -> Run:
-    """A run of the recipe's side: wall seconds, CPU seconds, losses."""
-    clock = _Clock()
-    trainer.add_callback(clock)
-
-    def run() -> tuple[float, float, list[float]]:
-        clock.marks.clear()
-        clock.losses.clear()
-        begin.take(trainer.optimizer)
-        trainer.train()
-        (start, start_cpu), (end, end_cpu) = clock.marks[0], clock.marks[-1]
-        return end - start, end_cpu - start_cpu, list(clock.losses)
-
-    return run
-
-
-def bare_loop(trainer: PartTrainer, begin: _Start) -> Run:
-    """A run of a plain loop over a trainer's model, data and parameter groups."""
-    model, settings, args = trainer.model, trainer.settings, trainer.args
-    groups = [{key: group[key] for key in ("params", "lr", "weight_decay")} for group in trainer.plan.groups]
-    optimizer = torch.optim.AdamW(groups, betas=(0.9, settings.beta2), fused=True)
-    trained = [parameter for group in groups for parameter in group["params"]]
-    device, frozen = args.device, dict[str, Tensor]()
-    model.to(device)
-
-    def call(batch: dict[str, Any]) -> Tensor:
-        moved = {name: value.to(device) if isinstance(value, Tensor) else value for name, value in batch.items()}
-        loss: Tensor = (bf16_call(model, frozen=frozen, **moved) if trainer.bf16 else model(**moved)).loss
-        return loss
-
-    def run() -> tuple[float, float, list[float]]:
-        begin.take(optimizer)
-        scheduler = get_cosine_schedule_with_warmup(optimizer, args.warmup_steps, settings.steps)
+    def steps(self) -> Iterator[None]:
+        """Takes a step each time."""
+        settings, optimizer = self.trainer.settings, self.optimizer
+        scheduler = get_cosine_schedule_with_warmup(optimizer, self.trainer.args.warmup_steps, settings.steps)
         loader: DataLoader = DataLoader(
-            trainer.train_dataset, batch_size=settings.batch_size, collate_fn=identity_collate
+            self.trainer.train_dataset, batch_size=settings.batch_size, collate_fn=identity_collate
         )
-        model.train()
-        losses, logged = [], []
-        start = _now()
+        losses = []
         for step, batch in enumerate(loader, 1):
-            with plain_attention(device):  # the trainer's kernel: loops are compared, not kernels
-                loss = call(batch)
+            with plain_attention(self.device):  # the trainer's kernel: loops are compared, not kernels
+                loss = self._loss(batch)
             loss.backward()
-            torch.nn.utils.clip_grad_norm_(trained, settings.max_grad_norm)
+            torch.nn.utils.clip_grad_norm_(self.trained, settings.max_grad_norm)
             optimizer.step()
             scheduler.step()
             optimizer.zero_grad()
             losses.append(loss.detach())
             if step % settings.log_every == 0:
-                logged.append(float(torch.stack(losses).mean()))
+                self.losses.append(float(torch.stack(losses).mean()))
                 losses.clear()
-            if step == 1:
-                start = _now()
-        end = _now()
-        return end[0] - start[0], end[1] - start[1], logged
+            yield
 
-    return run
+    def _loss(self, batch: dict[str, Any]) -> Tensor:
+        model, device = self.trainer.model, self.device
+        moved = {name: value.to(device) if isinstance(value, Tensor) else value for name, value in batch.items()}
+        loss: Tensor = (bf16_call(model, frozen=self.frozen, **moved) if self.trainer.bf16 else model(**moved)).loss
+        return loss
+
+
+class _Turns(TrainerCallback):
+    """Lets the bare loop take its step after each of the trainer's, and times both.
+
+    Attributes:
+        own, bare: Wall and CPU seconds of every step of a run after the first.
+        losses: What the trainer logged.
+    """
+
+    def __init__(self, trainer: PartTrainer) -> None:
+        self.trainer, self.loop = trainer, _BareLoop(trainer)
+        self.rates = [group["lr"] for group in trainer.plan.groups]
+        self.start = [parameter.detach().clone() for parameter in self.loop.trained]
+        self.aside = [weight.clone() for weight in self.start]
+        self.own: list[tuple[float, float]] = []
+        self.bare: list[tuple[float, float]] = []
+        self.losses: list[float] = []
+        self._steps: Iterator[None] = iter(())
+        self._left: tuple[float, float] | None = None
+        trainer.add_callback(self)
+
+    def run(self) -> None:
+        """Takes both sides through a training, from the same weights as every time."""
+        for told in (self.own, self.bare, self.losses, self.loop.losses):
+            told.clear()
+        with torch.no_grad():
+            for parameter, aside, weight in zip(self.loop.trained, self.aside, self.start, strict=True):
+                parameter.copy_(weight)
+                aside.copy_(weight)
+        for optimizer in (self.trainer.optimizer, self.loop.optimizer):
+            if optimizer is not None:
+                optimizer.state.clear()
+                for group, rate in zip(optimizer.param_groups, self.rates, strict=True):
+                    group["lr"] = group["initial_lr"] = rate
+        self._steps, self._left = self.loop.steps(), None
+        self.trainer.train()
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        end = _now()
+        self._exchange()
+        bare_begin = _now()
+        next(self._steps)
+        bare_end = _now()
+        self._exchange()
+        if self._left is not None:
+            self.own.append((end[0] - self._left[0], end[1] - self._left[1]))
+            self.bare.append((bare_end[0] - bare_begin[0], bare_end[1] - bare_begin[1]))
+        self._left = _now()
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **_: Any) -> None:
+        if logs and "loss" in logs:
+            self.losses.append(logs["loss"])
+
+    @torch.no_grad()
+    def _exchange(self) -> None:
+        """Puts one side's weights aside and takes the other's, where they lie: elsewhere they may be slower."""
+        for parameter, aside in zip(self.loop.trained, self.aside, strict=True):
+            other = aside.clone()
+            aside.copy_(parameter)
+            parameter.copy_(other)
 
 
 def compare(recipe: str, *, runs: int, steps: int, smoke: bool, precision: str = "auto") -> dict[str, Any]:
@@ -220,39 +230,33 @@ def compare(recipe: str, *, runs: int, steps: int, smoke: bool, precision: str =
 
     Returns:
         A row: samples a second of both sides, ``ratio`` (above 1: the recipe is faster) with the bootstrap interval of
-        the paired runs, the same of CPU time, and the largest relative difference of their losses.
+        the paired steps, a mean over runs, the same of CPU time, "seconds" and "bare_seconds" of every step of every run, and the largest
+        relative difference of their losses.
 
     Raises:
         RuntimeError: If the sides did not learn the same, and nothing can be compared.
     """
     with tempfile.TemporaryDirectory() as folder:
         trainer = build(recipe, Path(folder), steps=steps, smoke=smoke, precision=precision)
-        begin = _Start(trainer)
-        sides = [recipe_loop(trainer, begin), bare_loop(trainer, begin)]
-        warm = [side() for side in sides]
-        _check_losses(recipe, warm[0][2], warm[1][2])
-        wall: list[list[float]] = [[], []]
-        cpu: list[list[float]] = [[], []]
-        apart = 0.0
-        for number in range(runs):
-            told: list[list[float]] = [[], []]
-            for which in (0, 1) if number % 2 == 0 else (1, 0):
-                seconds, cpu_seconds, told[which] = sides[which]()
-                wall[which].append(seconds)
-                cpu[which].append(cpu_seconds)
-            apart = max(apart, _check_losses(recipe, *told))
-    samples = (steps - 1) * trainer.settings.batch_size
-    ratio, cpu_ratio = (paired_ratio(np.array(other), np.array(own)) for own, other in (wall, cpu))
+        turns = _Turns(trainer)
+        turns.run()  # warms up
+        own, bare, apart = [], [], 0.0
+        for _ in range(runs):
+            turns.run()
+            apart = max(apart, _check_losses(recipe, turns.losses, turns.loop.losses))
+            own.append(list(turns.own))
+            bare.append(list(turns.bare))
+    (wall, cpu), (bare_wall, bare_cpu) = np.moveaxis(np.array(own), -1, 0), np.moveaxis(np.array(bare), -1, 0)
     return {
         "recipe": recipe,
         "batch_size": trainer.settings.batch_size,
         "bf16": trainer.bf16,
-        "samples_per_second": samples / float(np.mean(wall[0])),
-        "bare_samples_per_second": samples / float(np.mean(wall[1])),
-        "ratio": ratio.to_dict(),
-        "cpu_ratio": cpu_ratio.to_dict(),
-        "seconds": wall[0],
-        "bare_seconds": wall[1],
+        "samples_per_second": trainer.settings.batch_size / float(wall.mean()),
+        "bare_samples_per_second": trainer.settings.batch_size / float(bare_wall.mean()),
+        "ratio": paired_ratio(bare_wall, wall).to_dict(),
+        "cpu_ratio": paired_ratio(bare_cpu, cpu).to_dict(),
+        "seconds": wall.tolist(),
+        "bare_seconds": bare_wall.tolist(),
         "largest_loss_difference": apart,
     }
 
@@ -268,8 +272,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Runs the comparison, prints it and writes the result file."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--recipes", default=",".join(RECIPES), help="which of sft, vilex_pretrain")
-    parser.add_argument("--runs", type=int, default=14, help="timed runs of each side")
-    parser.add_argument("--steps", type=int, default=15, help="steps of a run, the first of which is not timed")
+    parser.add_argument("--runs", type=int, default=6, help="timed runs, each from the same weights")
+    parser.add_argument("--steps", type=int, default=40, help="steps of a run, the first of which is not timed")
     parser.add_argument("--precision", default="auto", choices=["auto", "bf16", "fp32"])
     parser.add_argument("--smoke", action="store_true", help="tiny models: does it work here?")
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")

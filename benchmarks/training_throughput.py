@@ -229,9 +229,9 @@ def compare(recipe: str, *, runs: int, steps: int, smoke: bool, precision: str =
     """Times both sides in turn.
 
     Returns:
-        A row: samples a second of both sides, ``ratio`` (above 1: the recipe is faster) with the bootstrap interval of
-        the paired steps, a mean over runs, the same of CPU time, "seconds" and "bare_seconds" of every step of every run, and the largest
-        relative difference of their losses.
+        A row: samples a second of both sides, ``ratio`` (above 1: the recipe is faster), a mean over runs, with the
+        bootstrap interval of runs and paired steps, the same of CPU time, "seconds" and "bare_seconds" of every step of
+        every run, and the largest relative difference of their losses.
 
     Raises:
         RuntimeError: If the sides did not learn the same, and nothing can be compared.

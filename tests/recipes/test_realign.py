@@ -139,6 +139,8 @@ def test_a_plan_tells_of_the_host_and_of_its_control(
 ) -> None:
     swapped, host = hosts
     command = ["plan", "realign", f"model={swapped}", f"control={host}", "train_size=4", "--device", "h100", "--json"]
+    assert main(command[:-1]) == 0
+    table = capsys.readouterr().out
     assert main(command) == 0
     ours, theirs = json.loads(capsys.readouterr().out)
     assert (ours["title"], theirs["title"]) == ("realign", "realign, control")
@@ -146,6 +148,8 @@ def test_a_plan_tells_of_the_host_and_of_its_control(
     assert modes[0] == modes[1]
     assert modes[0]["model.multi_modal_projector"] == "full"
     assert ours["memory"]["ddp"]["weights"] != theirs["memory"]["ddp"]["weights"]  # another encoder
+    for number in (row["parameters"] for plan in (ours, theirs) for row in plan["parts"]):
+        assert f" {number:,} │" in table  # whole in 80 columns, beside parts of long names
 
 
 def test_typical_samples_are_no_longer_than_the_longest(hosts: tuple[Path, Path]) -> None:

@@ -127,10 +127,10 @@ def _show(plan: Plan, rates: Rates | None) -> None:
     from rich.table import Table
 
     table = Table(title=f"{plan.title}: {plan.gpus} x {plan.device}, {plan.dtype}", title_justify="left")
-    table.add_column("part", no_wrap=True)
-    table.add_column("mode")
+    table.add_column("part", overflow="fold")  # in a narrow terminal: numbers are never cut
+    table.add_column("mode", no_wrap=True)
     for column in ("parameters", "trainable", "forward", "backward"):
-        table.add_column(column, justify="right")
+        table.add_column(column, justify="right", no_wrap=True)
     for row in plan.parts:
         counts = (f"{row.parameters:,}", f"{row.trainable:,}", _operations(row.forward), _operations(row.backward))
         table.add_row(row.part, row.mode, *counts)

@@ -6,6 +6,7 @@ The page makes no request: style, plots (inline SVG) and images (data URIs) are 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 from html import escape
 from importlib import resources
@@ -28,6 +29,7 @@ HUNDREDFOLD = {*SCORES, "BLEU-1", "BLEU-2", "BLEU-3"}
 UNJUDGED = {"novelty"}  # neither more nor less of it is better
 LOWER_IS_BETTER = {"hallucination"}
 PAIRED = ("CIDEr-D", "scene-F1")
+HEADING = re.compile(r'<h2 id="([^"]+)">(.*?)</h2>')
 
 
 def write_report(results: Results, path: str | Path, *, title: str | None = None, n_images: int = 24) -> Path:
@@ -70,7 +72,7 @@ def render(results: Results, *, title: str | None = None, n_images: int = 24) ->
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
         f"<title>{escape(heading)}</title>\n<style>\n{style}</style>\n</head>\n<body>\n<main>\n"
-        f"{_header(heading, results, used)}\n{body}\n<footer>{escape(chr(10).join(credits))}</footer>\n"
+        f"{_header(heading, results, used, body)}\n{body}\n<footer>{escape(chr(10).join(credits))}</footer>\n"
         "</main>\n</body>\n</html>\n"
     )
 
@@ -103,10 +105,11 @@ def captioning_table(rows: Sequence[Row]) -> str:
     return table(head, lines)
 
 
-def _header(heading: str, results: Results, used: Sequence[DataRecord]) -> str:
+def _header(heading: str, results: Results, used: Sequence[DataRecord], body: str) -> str:
     first = results.runs[0].provenance
     seeds = sorted({run.model.seed for run in results.runs if run.model.seed is not None})
-    chips = [("data", f"{record.name}, {record.split}, n = {len(record.ids):,}") for record in used]
+    data = dict.fromkeys(f"{record.name}, {record.split}, n = {len(record.ids):,}" for record in used)
+    chips = [("data", text) for text in data]
     if budget := (results.config or {}).get("budget"):
         chips.append(("budget", str(budget)))
     if seeds:
@@ -118,12 +121,12 @@ def _header(heading: str, results: Results, used: Sequence[DataRecord]) -> str:
         ("machine", f"{first.get('processor', '?')}, {first.get('threads')} threads"),
     ]
     items = "".join(f'<span class="chip"><b>{escape(name)}</b> {escape(value)}</span>' for name, value in chips)
-    links = "".join(f'<a href="#{record.key}">{escape(record.split)}</a>' for record in used)
+    links = "".join(f'<a href="#{place}">{name}</a>' for place, name in re.findall(HEADING, body))
     return (
         f"<header><h1>{escape(heading)}</h1>\n"
         '<p class="soft">Every row shares the data, tokenizer, post-processing and budget; rows differ in what their '
         "name says. Scores are on the official scales times 100.</p>\n"
-        f'<div class="chips">{items}</div><nav>{links}<a href="#provenance">how it was made</a></nav></header>'
+        f'<div class="chips">{items}</div><nav>{links}</nav></header>'
     )
 
 

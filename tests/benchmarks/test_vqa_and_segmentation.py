@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -136,6 +137,10 @@ def test_bench_writes_what_the_report_shows(folder: Path, tmp_path: Path, capsys
     page = (tmp_path / "report.html").read_text()
     assert "Accuracy by question type" in page
     assert "Paired differences of IoU" in page
+    links = re.findall(r'<a href="#([^"]+)">(\w+)', page.partition("<nav>")[2].partition("</nav>")[0])
+    assert [first for _, first in links] == ["Questions", "Segmentation", "How"]  # not the split of each, the same
+    assert all(f'id="{place}"' in page for place, _ in links)
+    assert page.count("<b>data</b>") == 1
     assert page.count("<img ") == 2 + 2 * 2
     for record in results.data.values():
         assert record.prompts[record.ids[0]] in page
